@@ -1,0 +1,35 @@
+"""Layers, initial weights, and walking a model's parameters. No base class: any object with Tensors in it is a model."""
+
+from minigen.nn import init
+from minigen.nn.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Dropout,
+    Embedding,
+    Flatten,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    Unflatten,
+)
+from minigen.nn.spectral import SpectralNorm
+from minigen.nn.walk import (
+    load_state_dict,
+    named_parameters,
+    parameters,
+    set_training,
+    state_dict,
+    walk,
+)
+
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "Flatten", "LayerNorm", "LeakyReLU",
+    "Linear", "ReLU", "Sequential", "Sigmoid", "SpectralNorm", "Tanh", "Unflatten", "init", "load_state_dict",
+    "named_parameters", "parameters", "set_training", "state_dict", "walk",
+]  # fmt: skip

@@ -1,0 +1,77 @@
+"""Bias and leaky ReLU in one pass: y = act(x + b), x (N, C, L), b (C,); slope 1 is no activation, 0 is ReLU.
+
+    d = dy act'(y),  dx = d,  db = sum over N and L of d
+
+The mask act' is read off the sign of y, so nothing but y is kept. The gradient is linear in dy with a constant mask, so
+its own gradient is one line: (ddx + ddb) times the mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigen.autograd import Op
+from minigen.dispatch import kernel
+from minigen.ops.example import example
+from minigen.ops.shape import reshape
+from minigen.tensor import Tensor
+
+
+@kernel("bias_act")
+def bias_act_forward(x_ncl, bias_c, negative_slope):
+    """-> y (N, C, L)."""
+    y_ncl = x_ncl + bias_c[:, None]
+    return np.where(y_ncl.real > 0, y_ncl, negative_slope * y_ncl).astype(x_ncl.dtype)
+
+
+@kernel("bias_act")
+def bias_act_backward(dy_ncl, y_ncl, negative_slope):
+    """-> dx (N, C, L), dbias (C,)."""
+    dx_ncl = np.where(y_ncl.real > 0, dy_ncl, negative_slope * dy_ncl).astype(dy_ncl.dtype)
+    return dx_ncl, dx_ncl.sum(axis=(0, 2))
+
+
+class BiasAct(Op):
+    def __init__(self, negative_slope: float) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x, bias):
+        self.y = bias_act_forward(x, bias, self.negative_slope)
+        return self.y
+
+    def backward(self, dy):
+        return BiasActGrad(self.y, self.negative_slope)(dy)
+
+
+class BiasActGrad(Op):
+    outputs = 2
+
+    def __init__(self, y: Any, negative_slope: float) -> None:
+        self.y, self.negative_slope = y, negative_slope
+
+    def forward(self, dy):
+        return bias_act_backward(dy, self.y, self.negative_slope)
+
+    def backward(self, ddx, ddb):
+        mask = Tensor(np.where(self.y > 0, 1.0, self.negative_slope).astype(self.y.dtype))
+        terms = [t for t in (ddx, None if ddb is None else reshape(ddb, (1, -1, 1))) if t is not None]
+        return ((terms[0] if len(terms) == 1 else terms[0] + terms[1]) * mask,)
+
+
+def bias_act(x: Tensor, bias: Tensor, negative_slope: float = 1.0) -> Tensor:
+    """x (N, C, ...) plus bias (C,), then a leaky ReLU with `negative_slope` (1: none, 0: ReLU)."""
+    if bias.shape != x.shape[1:2]:
+        raise ValueError(f"bias_act: a bias of shape {bias.shape} for {x.shape[1]} channels")
+    y = BiasAct(negative_slope)(x if x.ndim == 3 else reshape(x, (x.shape[0], x.shape[1], -1)), bias)
+    return y if x.ndim == 3 else reshape(y, x.shape)
+
+
+EXAMPLES = {
+    "bias_act": [
+        example(lambda x, b: bias_act(x, b, 0.2), (3, 2, 2, 2), (2,)),
+        example(lambda x, b: bias_act(x, b, 0.0), (3, 4), (4,)),
+        example(bias_act, (3, 2, 2), (2,)),
+    ]
+}

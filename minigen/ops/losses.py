@@ -1,0 +1,60 @@
+"""Losses, each the mean over all elements (or samples), composed of differentiable ops.
+
+    bce_with_logits   softplus(x) - x t        = -[t log s(x) + (1 - t) log(1 - s(x))], s the sigmoid; never overflows
+    cross_entropy     logsumexp(x) - x_t       x (N, K) logits, t (N,) class indices
+    mse               (x - t)^2
+    hinge             max(0, 1 - t x)          t = +1 or -1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigen.ops.elementwise import as_tensor, mul, relu, softplus, square, sub
+from minigen.ops.example import example, off_kink
+from minigen.ops.reduce import logsumexp, mean, sum
+from minigen.tensor import Tensor
+
+
+def bce_with_logits(x: Tensor, target: Any) -> Tensor:
+    """Binary cross-entropy of sigmoid(x) against `target` in [0, 1] (a number, or a Tensor that broadcasts to x)."""
+    if isinstance(target, (int, float)):  # the two targets of a GAN, without a multiplication
+        return mean(softplus(x)) if target == 0 else mean(softplus(-x)) if target == 1 else mean(softplus(x) - x * target)
+    return mean(softplus(x) - mul(x, target))
+
+
+def cross_entropy(x: Tensor, target: Any) -> Tensor:
+    """x (N, K) logits, target (N,) integers in 0..K-1 (array or Tensor) -> mean of -log softmax(x)[target], in nats."""
+    index = target._data if isinstance(target, Tensor) else np.asarray(target)
+    if x.ndim != 2 or index.shape != x.shape[:1]:
+        raise ValueError(f"cross_entropy wants logits (N, K) and targets (N,), not {x.shape} and {index.shape}")
+    if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < x.shape[1]):
+        raise ValueError(f"cross_entropy: targets must be integers in 0..{x.shape[1] - 1}")
+    chosen = Tensor(np.eye(x.shape[1], dtype=x.dtype)[index])
+    return mean(logsumexp(x, 1) - sum(x * chosen, 1))
+
+
+def mse(x: Tensor, target: Any) -> Tensor:
+    """Mean squared error."""
+    return mean(square(sub(x, target)))
+
+
+def hinge(x: Tensor, target: Any) -> Tensor:
+    """Mean of max(0, 1 - target * x) for targets +1 and -1."""
+    return mean(relu(sub(1.0, mul(as_tensor(target, x), x))))
+
+
+_CLASSES = np.array([0, 3, 1])
+
+EXAMPLES = {
+    "bce_with_logits": [
+        example(lambda x: bce_with_logits(x, 1), (4, 2)),
+        example(lambda x: bce_with_logits(x, 0), (4,)),
+        example(bce_with_logits, (3, 2), lambda rng: rng.random((3, 2))),
+    ],
+    "cross_entropy": [example(lambda x: cross_entropy(x, _CLASSES), (3, 4))],
+    "mse": [example(mse, (3, 4), (3, 4))],
+    "hinge": [example(lambda x: hinge(x, 1), off_kink(5, kinks=(1.0,))), example(lambda x: hinge(x, -1), off_kink(5, kinks=(-1.0,)))],
+}

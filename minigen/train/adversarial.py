@@ -1,0 +1,115 @@
+"""What the adversarial recipes share: two networks, two optimisers, noise, samples, and a state that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from minigen import nn, random
+from minigen.autograd import no_grad
+from minigen.data.loader import Loader
+from minigen.errors import UserError
+from minigen.models.gan import Discriminator, Generator
+from minigen.optim import Optimizer
+from minigen.tensor import Tensor
+from minigen.train.config import DataInfo
+
+SAMPLE_STREAM = 1  # noise for sample grids: its own stream, so that looking at a run does not change it
+
+
+class Adversarial:
+    """Holds G and D; a recipe subclasses it and writes `step()`."""
+
+    def __init__(
+        self, info: DataInfo, loader: Loader | None, generator: Generator, discriminator: Discriminator,
+        opt_g: Optimizer, opt_d: Optimizer, seed: int,
+    ) -> None:  # fmt: skip
+        self.info, self.loader = info, loader
+        self.generator, self.discriminator = generator, discriminator
+        self.params_g, self.params_d = nn.parameters(generator), nn.parameters(discriminator)
+        self.opt_g, self.opt_d = opt_g, opt_d
+        self.seed = seed
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, float]:
+        """One generator update, with the discriminator updates that go with it. Returns the named losses."""
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def real(self) -> tuple[Tensor, Any]:
+        """The next batch: x (N, *shape), and its labels (N,) if the networks are conditional, else None."""
+        assert self.loader is not None
+        x, y = self.loader.next()
+        return Tensor(x), y if self.generator.classes else None
+
+    def noise(self, n: int) -> Tensor:
+        """z (n, latent) from N(0, I)."""
+        return random.randn(n, self.generator.latent)
+
+    # --- looking at it ------------------------------------------------------------------------------------------------
+
+    def sample(self, count: int, seed: int | None = None, label: int | None = None) -> np.ndarray[Any, Any]:
+        """`count` samples (count, *shape), a function of the weights and the seed. Conditional: labels in turn, or one."""
+        rng = np.random.default_rng([self.seed if seed is None else seed, SAMPLE_STREAM])
+        classes = self.generator.classes
+        if label is not None and not 0 <= label < classes:
+            raise UserError(
+                f"label {label} is not in 0..{classes - 1}" if classes else "this run was trained without --labels"
+            )
+        parts = []
+        nn.set_training(self.generator, False)
+        with no_grad():
+            for start in range(0, count, 256):
+                n = min(256, count - start)
+                z = Tensor(rng.standard_normal((n, self.generator.latent), dtype=np.float32))
+                labels = (start + np.arange(n)) % classes if classes else None
+                parts.append(self.generator(z, labels if label is None else np.full(n, label)).data)
+        nn.set_training(self.generator, True)
+        return np.concatenate(parts)
+
+    def score(self, x: np.ndarray[Any, Any], labels: Any) -> np.ndarray[Any, Any]:
+        """The discriminator's scores (N,) in evaluation mode."""
+        nn.set_training(self.discriminator, False)
+        with no_grad():
+            parts = [
+                self.discriminator(Tensor(x[i : i + 256]), labels[i : i + 256] if self.discriminator.classes else None).data
+                for i in range(0, len(x), 256)
+            ]
+        nn.set_training(self.discriminator, True)
+        return np.concatenate(parts)
+
+    # --- saving -------------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Everything `step()` depends on beside the random generator, as named arrays."""
+        found = {f"{part}.{k}": v for part, model in self._parts().items() for k, v in nn.state_dict(model).items()}
+        for name, opt in (("opt_g", self.opt_g), ("opt_d", self.opt_d)):
+            found.update({f"{name}.{k}": v for k, v in opt.state_dict().items()})
+        if self.loader is not None:
+            found["loader"] = np.array(self.loader.state(), np.int64)
+        return found
+
+    def load_state(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Raises ValueError if the state belongs to other networks."""
+
+        def part(name: str) -> dict[str, Any]:
+            return {k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")}
+
+        for name, model in self._parts().items():
+            nn.load_state_dict(model, part(name))
+        self.opt_g.load_state_dict(part("opt_g"))
+        self.opt_d.load_state_dict(part("opt_d"))
+        if self.loader is not None:
+            self.loader.restore(*(int(i) for i in state["loader"]))
+
+
+def conditional_classes(labels: bool, info: DataInfo) -> int:
+    """How many label classes the networks take: 0 without --labels. Raises UserError if the data have no labels."""
+    if labels and not info.classes:
+        raise UserError(f"--labels: the data {info.name} have no labels")
+    return len(info.classes) if labels else 0

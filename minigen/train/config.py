@@ -1,0 +1,90 @@
+"""What every recipe can be told: one dataclass whose fields become command-line flags.
+
+A field that is None is "chosen for the data": `Recipe.resolve` fills it in, and config.json keeps the value that was used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import tyro
+
+from minigen.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model needs to know of its data, kept in config.json so that a run can be sampled without them."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    count: int
+    crc32: int
+
+    @property
+    def is_points(self) -> bool:
+        return len(self.shape) == 1
+
+
+@dataclass
+class Recipe:
+    """Options common to all recipes."""
+
+    name: ClassVar[str] = ""
+
+    data: str = "digits"
+    """What to learn: digits, mnist, fashion, cifar10, 8gaussians, 25gaussians, swissroll, or a folder (IDX files, CIFAR-10
+    binary batches, images)."""
+    size: int | None = None
+    """Resize images to this many pixels square (a multiple of 4). Default: as they are."""
+    steps: int | None = None
+    """Generator updates in all. Default: chosen for the data."""
+    batch_size: int | None = None
+    """Samples in a batch. Default: 64 images, 256 points."""
+    seed: int = 0
+    """Fixes initial weights, noise and data order: the same seed gives the same run."""
+    device: str = "cpu"
+    """Where to compute: cpu or cuda."""
+    out: str | None = None
+    """The run's folder. Default: runs/RECIPE-DATA, with a number if that exists."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in --out from its last checkpoint, bit for bit."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    sample_every: int = 500
+    """Steps between sample grids."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    # Fields that may differ when a run is resumed: none of them changes what is computed.
+    FREE: ClassVar[tuple[str, ...]] = ("steps", "out", "resume", "device", "sample_every", "checkpoint_every", "data")
+
+    def resolve(self, info: DataInfo) -> None:
+        """Replace each None by the default for these data. Raises UserError for a combination that cannot work."""
+        if self.batch_size is None:
+            self.batch_size = 256 if info.is_points else 64
+        for name in ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+
+    def build(self, info: DataInfo, data: Any) -> Any:
+        """A Trainer for this configuration; `data` is None when the run is only to be sampled."""
+        raise NotImplementedError(f"{type(self).__name__} has no trainer")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def from_dict(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
+    """The recipe with the saved `values`; unknown or missing fields raise UserError (another version wrote them)."""
+    known = {f.name for f in dataclasses.fields(recipe)}
+    if set(values) != known:
+        odd = sorted(set(values) ^ known)
+        raise UserError(f"config.json does not fit this version: {', '.join(odd)}")
+    return recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+__all__ = ["DataInfo", "Recipe", "field", "from_dict"]

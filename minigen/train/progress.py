@@ -1,0 +1,59 @@
+"""Telling how a run goes: a live line on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+PLAIN_EVERY = 5.0  # seconds
+
+
+class Progress:
+    """`update(step, losses)` after every step; `say(text)` for a line that stays."""
+
+    def __init__(self, start: int, total: int) -> None:
+        from rich.console import Console
+
+        self.total, self.start = total, start
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._begun = self._shown = time.perf_counter()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            from rich import progress as p
+
+            columns = (
+                p.TextColumn("{task.completed}/{task.total}"), p.BarColumn(bar_width=None), p.TimeRemainingColumn(),
+                p.TextColumn("{task.fields[rate]} {task.fields[losses]}"),
+            )  # fmt: skip
+            self._bar = p.Progress(*columns, console=self.console, refresh_per_second=4, expand=True)
+            self._task = self._bar.add_task("", total=self.total, completed=self.start, rate="", losses="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def update(self, step: int, losses: dict[str, float]) -> None:
+        now = time.perf_counter()
+        done = step - self.start
+        if self._bar is None and now - self._shown < PLAIN_EVERY and step != self.total:
+            return
+        if self._bar is not None and now - self._shown < 0.2 and step != self.total:
+            return
+        self._shown = now
+        seconds = (now - self._begun) / max(done, 1)
+        shown = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, rate=f"{seconds:.3f} s/step", losses=shown)
+        else:
+            left = (self.total - step) * seconds
+            self.say(f"step {step}/{self.total}  {seconds:.3f} s/step  {left:.0f} s left  {shown}")

@@ -1,0 +1,155 @@
+"""Wasserstein GAN with gradient penalty (Gulrajani et al. 2017, algorithm 1).
+
+The critic D estimates the Wasserstein distance between data x and fakes y = G(z), which is the largest E D(x) - E D(y) over
+functions of slope at most 1. The penalty holds its slope:
+
+    L_D = E D(y) - E D(x) + lambda P          L_G = -E D(G(z))
+
+    penalty     P                                      at
+    two-sided   E (|grad D(u)| - 1)^2                  u = e x + (1 - e) y, e ~ U[0, 1]     (equation 3)
+    one-sided   E max(0, |grad D(u)| - 1)^2            the same                             (section 4)
+    fake        E |grad D(y)|^2                        the fakes themselves                 (Mescheder et al. 2018, R2)
+    real        E |grad D(x)|^2                        the data                             (Mescheder et al. 2018, R1)
+
+|grad D(u)| is taken per sample, so D must treat samples one by one: batch normalisation would couple them, and is refused.
+The gradient of P with respect to D's weights is a second derivative; `grad(..., create_graph=True)` makes the first one an
+expression, and the optimiser's `grad` differentiates it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from minigen import nn, ops
+from minigen.autograd import grad, no_grad
+from minigen.data.loader import Loader
+from minigen.errors import UserError
+from minigen.models import gan as models
+from minigen.optim import Adam
+from minigen.random import rand
+from minigen.tensor import Tensor
+from minigen.train.adversarial import Adversarial, conditional_classes
+from minigen.train.config import DataInfo, Recipe
+from minigen.train.gan import Net, _in_turn
+
+Penalty = Literal["two-sided", "one-sided", "fake", "real"]
+
+
+def gradient_penalty(penalty: Penalty, critic: Any, x: Tensor, y: Tensor, labels: Any = None) -> Tensor:
+    """P of the table above for data x and fakes y, both (N, ...): a scalar that can be differentiated once more."""
+    if penalty in ("two-sided", "one-sided"):
+        e = rand(len(x), *(1 for _ in x.shape[1:])).data
+        at = Tensor(e * x.data + (1 - e) * y.data, requires_grad=True)
+    else:
+        at = Tensor((y if penalty == "fake" else x).data, requires_grad=True)
+    (g,) = grad(critic(at, labels).sum(), at, create_graph=True)
+    squared = ops.sum(ops.square(g), tuple(range(1, g.ndim)))  # |grad D|^2 per sample, (N,)
+    if penalty in ("fake", "real"):
+        return squared.mean()
+    slope = ops.sqrt(squared + 1e-12) - 1.0  # the constant keeps the root's derivative finite at zero
+    return ops.square(slope if penalty == "two-sided" else ops.relu(slope)).mean()
+
+
+class WGANGPTrainer(Adversarial):
+    def __init__(self, config: WGANGP, info: DataInfo, data: Any) -> None:
+        k = conditional_classes(config.labels, info)
+        if config.net == "mlp":
+            g, d = models.mlp_generator(info.shape, k), models.mlp_discriminator(info.shape, k)
+        else:
+            g = models.dcgan_generator(info.shape, k)
+            d = models.dcgan_discriminator(info.shape, k, nn.LayerNorm if config.critic_norm == "layer" else None)
+        assert config.batch_size is not None
+        loader = None if data is None else Loader(data.images, data.labels, config.batch_size, config.seed)
+        opt_g, opt_d = (Adam(nn.parameters(net), config.lr, config.betas) for net in (g, d))
+        super().__init__(info, loader, g, d, opt_g, opt_d, config.seed)
+        self.config = config
+
+    def critic_step(self) -> dict[str, float]:
+        """One update of D on a fresh batch."""
+        c, D, G = self.config, self.discriminator, self.generator
+        x, labels = self.real()
+        n = len(x)
+        with no_grad():
+            y = G(self.noise(n), labels)
+        both = None if labels is None else np.concatenate([labels, labels])
+        scores = D(ops.concatenate([x, y]), both)  # one pass for both: samples do not see each other
+        distance = scores[:n].mean() - scores[n:].mean()  # E D(x) - E D(y): the Wasserstein estimate
+        penalty = gradient_penalty(c.penalty, D, x, y, labels)
+        assert c.gp_weight is not None
+        loss = penalty * c.gp_weight - distance
+        self.opt_d.step(grad(loss, self.params_d))
+        return {"critic": loss.item(), "wasserstein": distance.item(), "penalty": penalty.item()}
+
+    def generator_step(self) -> dict[str, float]:
+        """One update of G."""
+        assert self.config.batch_size is not None
+        n, k = self.config.batch_size, self.generator.classes
+        labels = np.arange(n) % k if k else None
+        loss = -self.discriminator(self.generator(self.noise(n), labels), labels).mean()
+        self.opt_g.step(grad(loss, self.params_g))
+        return {"generator": loss.item()}
+
+    def step(self) -> dict[str, float]:
+        losses = [self.critic_step() for _ in range(self.config.n_critic)]
+        return losses[-1] | self.generator_step()
+
+    def evaluate(self, x: Any, labels: Any) -> dict[str, float]:
+        """The critic's estimate E D(x) - E D(G(z)) on held-out data, and the penalty there."""
+        y = self.sample(len(x))
+        fake_labels = _in_turn(len(x), self.generator.classes)
+        n = min(len(x), 1000)
+        kept = labels[:n] if self.discriminator.classes else None
+        penalty = gradient_penalty(self.config.penalty, self.discriminator, Tensor(x[:n]), Tensor(y[:n]), kept)
+        distance = self.score(x, labels).mean() - self.score(y, fake_labels).mean()
+        return {"wasserstein": float(distance), "penalty": penalty.item()}
+
+
+@dataclass
+class WGANGP(Recipe):
+    """Train a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017)."""
+
+    name: ClassVar[str] = "wgan-gp"
+
+    net: Net | None = None
+    """Networks: mlp or dcgan. Default: dcgan for images, mlp for points."""
+    penalty: Penalty = "two-sided"
+    """Where and how the critic's slope is held: two-sided or one-sided on interpolates, fake (zero-centred at G(z)) or real
+    (zero-centred at the data, R1)."""
+    gp_weight: float | None = None
+    """lambda, the weight of the penalty. Default: 10 for images, 0.1 for points."""
+    n_critic: int = 5
+    """Critic updates for each generator update."""
+    critic_norm: Literal["none", "layer", "batch"] = "none"
+    """Normalisation in the dcgan critic: none or layer. (batch is refused: it couples the samples of a batch.)"""
+    labels: bool = False
+    """Condition both networks on the data's class labels."""
+    lr: float | None = None
+    """Adam's learning rate. Default: 1e-4 (Gulrajani et al. 2017)."""
+    betas: tuple[float, float] | None = None
+    """Adam's decay rates. Default: 0 0.9 for images, 0.5 0.9 for points."""
+
+    def resolve(self, info: DataInfo) -> None:
+        super().resolve(info)
+        points = info.is_points
+        self.net = self.net or ("mlp" if points else "dcgan")
+        if points and self.net != "mlp":
+            raise UserError(f"--net {self.net} makes images; the data {info.name} are points: use --net mlp")
+        if self.critic_norm == "batch":
+            raise UserError(
+                "--critic-norm batch: the gradient penalty is per sample, and batch norm couples samples; "
+                "use none or layer (Gulrajani et al. 2017, section 4)"
+            )
+        if self.critic_norm == "layer" and self.net == "mlp":
+            raise UserError("--critic-norm layer is for --net dcgan")
+        if self.n_critic < 1:
+            raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
+        self.steps = self.steps or (5_000 if points else 1_500)
+        self.gp_weight = (0.1 if points else 10.0) if self.gp_weight is None else self.gp_weight
+        self.lr = 1e-4 if self.lr is None else self.lr
+        self.betas = ((0.5, 0.9) if points else (0.0, 0.9)) if self.betas is None else self.betas
+
+    def build(self, info: DataInfo, data: Any) -> WGANGPTrainer:
+        return WGANGPTrainer(self, info, data)
