@@ -58,14 +58,14 @@ class Adversarial:
             raise UserError(
                 f"label {label} is not in 0..{classes - 1}" if classes else "this run was trained without --labels"
             )
+        labels = labels_in_turn(count, classes) if label is None else np.full(count, label)
         parts = []
         nn.set_training(self.generator, False)
         with no_grad():
             for start in range(0, count, 256):
                 n = min(256, count - start)
                 z = Tensor(rng.standard_normal((n, self.generator.latent), dtype=np.float32))
-                labels = (start + np.arange(n)) % classes if classes else None
-                parts.append(self.generator(z, labels if label is None else np.full(n, label)).data)
+                parts.append(self.generator(z, None if labels is None else labels[start : start + n]).data)
         nn.set_training(self.generator, True)
         return np.concatenate(parts)
 
@@ -113,3 +113,8 @@ def conditional_classes(labels: bool, info: DataInfo) -> int:
     if labels and not info.classes:
         raise UserError(f"--labels: the data {info.name} have no labels")
     return len(info.classes) if labels else 0
+
+
+def labels_in_turn(n: int, classes: int) -> Any:
+    """0, 1, .. classes - 1, 0, 1, ..: the labels (n,) of conditional samples; None without classes."""
+    return np.arange(n) % classes if classes else None

@@ -43,7 +43,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     from safetensors.numpy import save as serialize
 
     metadata = {"format": FORMAT, "recipe": checkpoint.recipe, "step": str(checkpoint.step), "rng": checkpoint.rng}
-    arrays = {k: np.ascontiguousarray(v) for k, v in checkpoint.arrays.items()}
+    arrays = {k: np.asarray(v, order="C") for k, v in checkpoint.arrays.items()}  # safetensors ignores strides
     write_atomically(folder / FILE, serialize(arrays, metadata))
 
 

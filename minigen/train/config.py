@@ -6,7 +6,7 @@ A field that is None is "chosen for the data": `Recipe.resolve` fills it in, and
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import tyro
@@ -29,6 +29,17 @@ class DataInfo:
         return len(self.shape) == 1
 
 
+def chosen(metavar: str) -> Any:
+    """How --help shows a field whose default depends on the data."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+ChosenInt = Annotated[int | None, chosen("INT")]
+ChosenFloat = Annotated[float | None, chosen("FLOAT")]
+ChosenPair = Annotated[tuple[float, float] | None, chosen("FLOAT FLOAT")]
+ChosenText = Annotated[str | None, chosen("FOLDER")]
+
+
 @dataclass
 class Recipe:
     """Options common to all recipes."""
@@ -36,20 +47,19 @@ class Recipe:
     name: ClassVar[str] = ""
 
     data: str = "digits"
-    """What to learn: digits, mnist, fashion, cifar10, 8gaussians, 25gaussians, swissroll, or a folder (IDX files, CIFAR-10
-    binary batches, images)."""
-    size: int | None = None
-    """Resize images to this many pixels square (a multiple of 4). Default: as they are."""
-    steps: int | None = None
-    """Generator updates in all. Default: chosen for the data."""
-    batch_size: int | None = None
-    """Samples in a batch. Default: 64 images, 256 points."""
+    """What to learn: a name (digits, mnist, fashion, cifar10, 8gaussians, 25gaussians, swissroll) or a folder of images."""
+    size: ChosenInt = None
+    """Resize images to this many pixels square, a multiple of 4. (default: as they are)"""
+    steps: ChosenInt = None
+    """Generator updates in all. (default: chosen for the data)"""
+    batch_size: ChosenInt = None
+    """Samples in a batch. (default: 64 images, 256 points)"""
     seed: int = 0
     """Fixes initial weights, noise and data order: the same seed gives the same run."""
     device: str = "cpu"
     """Where to compute: cpu or cuda."""
-    out: str | None = None
-    """The run's folder. Default: runs/RECIPE-DATA, with a number if that exists."""
+    out: ChosenText = None
+    """The run's folder. (default: runs/RECIPE-DATA, with a number if that exists)"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out from its last checkpoint, bit for bit."""
     log_every: int = 10
@@ -85,6 +95,3 @@ def from_dict(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
         odd = sorted(set(values) ^ known)
         raise UserError(f"config.json does not fit this version: {', '.join(odd)}")
     return recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-__all__ = ["DataInfo", "Recipe", "field", "from_dict"]

@@ -14,7 +14,9 @@ D tells data x from fakes G(z); G learns from D's verdict. D gives logits; s is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
 
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
@@ -23,11 +25,12 @@ from minigen.errors import UserError
 from minigen.models import gan as models
 from minigen.optim import Adam
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, conditional_classes
-from minigen.train.config import DataInfo, Recipe
+from minigen.train.adversarial import Adversarial, conditional_classes, labels_in_turn
+from minigen.train.config import DataInfo, Recipe, chosen
 
 Loss = Literal["nonsaturating", "minimax", "lsgan", "hinge"]
 Net = Literal["mlp", "dcgan"]
+ChosenNet = Annotated[Net | None, chosen("{mlp,dcgan}")]
 
 
 def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
@@ -91,18 +94,11 @@ class GANTrainer(Adversarial):
     def evaluate(self, x: Any, labels: Any) -> dict[str, float]:
         """Both losses on held-out data, networks in evaluation mode."""
         real = Tensor(self.score(x, labels))
-        fake = Tensor(self.score(self.sample(len(x)), _in_turn(len(x), self.generator.classes)))
+        fake = Tensor(self.score(self.sample(len(x)), labels_in_turn(len(x), self.generator.classes)))
         return {
             "discriminator": discriminator_loss(self.config.loss, real, fake).item(),
             "generator": generator_loss(self.config.loss, fake).item(),
         }
-
-
-def _in_turn(n: int, classes: int) -> Any:
-    """The labels `sample` uses."""
-    import numpy as np
-
-    return np.arange(n) % classes if classes else None
 
 
 @dataclass
@@ -111,13 +107,13 @@ class GAN(Recipe):
 
     name: ClassVar[str] = "gan"
 
-    net: Net | None = None
-    """Networks: mlp or dcgan. Default: dcgan for images, mlp for points."""
+    net: ChosenNet = None
+    """Networks. (default: dcgan for images, mlp for points)"""
     loss: Loss = "nonsaturating"
     """The two losses: nonsaturating, minimax (the original game), lsgan (least squares) or hinge."""
-    labels: bool = False
+    labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Condition both networks on the data's class labels."""
-    spectral_norm: bool = False
+    spectral_norm: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Spectral normalisation of every layer of D (then without batch norm)."""
     l1: float = 0.0
     """Weight of the L1 penalty on all parameters."""

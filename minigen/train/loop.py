@@ -52,6 +52,8 @@ def train(config: Recipe, say: Callable[[str], None] = print) -> Path:
     require(config.device)
     if config.resume and config.out is None:
         raise UserError("--resume needs --out: the run to go on with")
+    if config.data not in datasets.NAMES:  # kept as an absolute path: the run can be judged from any folder
+        config.data = str(Path(config.data).expanduser().absolute()) if Path(config.data).expanduser().exists() else config.data
     data = datasets.load(config.data, size=config.size, seed=config.seed)
     for notice in data.notices:
         say(notice)
@@ -94,7 +96,8 @@ def _record_loop(
     with Interrupt() as interrupt, Progress(start, config.steps) as progress, open(folder / run.METRICS, "ab") as metrics:
         progress.say(f"writing to {folder}")
         while step < config.steps and not interrupt.asked:
-            losses = trainer.step()
+            with np.errstate(all="ignore"):  # overflow shows in the losses, which are checked
+                losses = trainer.step()
             step += 1
             _check(losses, step, folder)
             if step % config.log_every == 0:

@@ -19,9 +19,10 @@ expression, and the optimiser's `grad` differentiates it again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import tyro
 
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
@@ -31,9 +32,9 @@ from minigen.models import gan as models
 from minigen.optim import Adam
 from minigen.random import rand
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, conditional_classes
-from minigen.train.config import DataInfo, Recipe
-from minigen.train.gan import Net, _in_turn
+from minigen.train.adversarial import Adversarial, conditional_classes, labels_in_turn
+from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe
+from minigen.train.gan import ChosenNet
 
 Penalty = Literal["two-sided", "one-sided", "fake", "real"]
 
@@ -87,7 +88,7 @@ class WGANGPTrainer(Adversarial):
         """One update of G."""
         assert self.config.batch_size is not None
         n, k = self.config.batch_size, self.generator.classes
-        labels = np.arange(n) % k if k else None
+        labels = labels_in_turn(n, k)
         loss = -self.discriminator(self.generator(self.noise(n), labels), labels).mean()
         self.opt_g.step(grad(loss, self.params_g))
         return {"generator": loss.item()}
@@ -99,7 +100,7 @@ class WGANGPTrainer(Adversarial):
     def evaluate(self, x: Any, labels: Any) -> dict[str, float]:
         """The critic's estimate E D(x) - E D(G(z)) on held-out data, and the penalty there."""
         y = self.sample(len(x))
-        fake_labels = _in_turn(len(x), self.generator.classes)
+        fake_labels = labels_in_turn(len(x), self.generator.classes)
         n = min(len(x), 1000)
         kept = labels[:n] if self.discriminator.classes else None
         penalty = gradient_penalty(self.config.penalty, self.discriminator, Tensor(x[:n]), Tensor(y[:n]), kept)
@@ -113,23 +114,22 @@ class WGANGP(Recipe):
 
     name: ClassVar[str] = "wgan-gp"
 
-    net: Net | None = None
-    """Networks: mlp or dcgan. Default: dcgan for images, mlp for points."""
+    net: ChosenNet = None
+    """Networks. (default: dcgan for images, mlp for points)"""
     penalty: Penalty = "two-sided"
-    """Where and how the critic's slope is held: two-sided or one-sided on interpolates, fake (zero-centred at G(z)) or real
-    (zero-centred at the data, R1)."""
-    gp_weight: float | None = None
-    """lambda, the weight of the penalty. Default: 10 for images, 0.1 for points."""
+    """Where the critic's slope is held: two-sided, one-sided (on interpolates), fake (at G(z)), real (at the data)."""
+    gp_weight: ChosenFloat = None
+    """lambda, the weight of the penalty. (default: 10 for images, 0.1 for points)"""
     n_critic: int = 5
     """Critic updates for each generator update."""
     critic_norm: Literal["none", "layer", "batch"] = "none"
-    """Normalisation in the dcgan critic: none or layer. (batch is refused: it couples the samples of a batch.)"""
-    labels: bool = False
+    """Normalisation in the dcgan critic: none or layer. (batch couples the samples of a batch, and is refused)"""
+    labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Condition both networks on the data's class labels."""
-    lr: float | None = None
-    """Adam's learning rate. Default: 1e-4 (Gulrajani et al. 2017)."""
-    betas: tuple[float, float] | None = None
-    """Adam's decay rates. Default: 0 0.9 for images, 0.5 0.9 for points."""
+    lr: float = 1e-4
+    """Adam's learning rate."""
+    betas: ChosenPair = None
+    """Adam's decay rates. (default: 0 0.9 for images, 0.5 0.9 for points)"""
 
     def resolve(self, info: DataInfo) -> None:
         super().resolve(info)
@@ -148,7 +148,6 @@ class WGANGP(Recipe):
             raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
         self.steps = self.steps or (5_000 if points else 1_500)
         self.gp_weight = (0.1 if points else 10.0) if self.gp_weight is None else self.gp_weight
-        self.lr = 1e-4 if self.lr is None else self.lr
         self.betas = ((0.5, 0.9) if points else (0.0, 0.9)) if self.betas is None else self.betas
 
     def build(self, info: DataInfo, data: Any) -> WGANGPTrainer:
