@@ -208,7 +208,8 @@ def _train(args: Sequence[str]) -> int:
     from minigen.train import RECIPES, run, train
 
     if not args or args[0] in ("-h", "--help"):
-        print(f"usage: minigen train RECIPE [OPTIONS]\n\nRecipes: {', '.join(RECIPES)}. minigen train RECIPE --help lists the options.")
+        print("usage: minigen train RECIPE [OPTIONS]\n")
+        print(f"Recipes: {', '.join(RECIPES)}. minigen train RECIPE --help lists the options.")
         return 0
     if args[0] not in RECIPES:
         raise UserError(f"no recipe is called {args[0]!r}{_suggest(args[0], RECIPES)}")

@@ -4,8 +4,9 @@ The check of order 1 compares, for phi(x) = <v, f(x)> with a random cotangent v,
 
     d phi / d x_i  ~  (4 D(h) - D(2h)) / 3,    D(h) = (phi(x + h e_i) - phi(x - h e_i)) / 2h,    h = 1e-3 max(1, |x_i|)
 
-in float64 (Richardson's extrapolation: the error is h^4 + 1e-16 / h, some 1e-12), one entry at a time, so that the worst entry can be named; or, for large inputs, along one random direction. The check of
-order 2 is the same routine applied to the gradient itself, as a function of the inputs *and* of v; and so on.
+in float64 (Richardson's extrapolation: the error is h^4 + 1e-16 / h, some 1e-12), one entry at a time, so that the worst
+entry can be named; or, for large inputs, along one random direction. The check of order 2 is the same routine applied to the
+gradient itself, as a function of the inputs *and* of v; and so on.
 """
 
 from __future__ import annotations

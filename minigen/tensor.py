@@ -27,7 +27,7 @@ class Tensor:
     raises. After writing *into* the array by hand (`t.data[...] = 0`), call `t.bump()`.
     """
 
-    __slots__ = ("_data", "requires_grad", "grad", "op", "index", "_version", "__weakref__")
+    __slots__ = ("__weakref__", "_data", "_version", "grad", "index", "op", "requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor, not ndarray, to add
 
     _data: Array

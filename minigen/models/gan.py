@@ -11,6 +11,7 @@ pixels, or as K constant image planes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def mlp_hidden(shape: Sequence[int]) -> tuple[int, ...]:
 def mlp_generator(shape: Sequence[int], classes: int = 0, latent: int = LATENT) -> Generator:
     widths = (latent + classes, *mlp_hidden(shape))
     layers: list[Any] = []
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     layers += [nn.Linear(widths[-1], int(np.prod(shape)))]
     if len(shape) > 1:
@@ -78,7 +79,7 @@ def mlp_discriminator(shape: Sequence[int], classes: int = 0, spectral: bool = F
     widths = (int(np.prod(shape)) + classes, *mlp_hidden(shape))
     wrap = nn.SpectralNorm if spectral else _same
     layers: list[Any] = []
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in itertools.pairwise(widths):
         layers += [wrap(nn.Linear(a, b)), nn.LeakyReLU(SLOPE)]
     return Discriminator(nn.Sequential(*layers, wrap(nn.Linear(widths[-1], 1))), classes)
 

@@ -29,7 +29,7 @@ from minigen.dispatch import kernel
 from minigen.ops.example import example
 from minigen.tensor import Tensor
 
-Pair = tuple[int, int]
+Pair = tuple[int, ...]  # vertical, horizontal
 
 
 def _windows(x_nihw, kernel_size, stride, padding, dilation):
@@ -127,7 +127,8 @@ def _check(name: str, maps: Tensor, weight: Tensor, axis: int) -> None:
     if maps.ndim != 4 or weight.ndim != 4:
         raise ValueError(f"{name} wants two 4-D tensors, not {maps.shape} and {weight.shape}")
     if maps.shape[1] != weight.shape[axis]:
-        raise ValueError(f"{name}: the input has {maps.shape[1]} channels, the weight {weight.shape} wants {weight.shape[axis]}")
+        wanted = f"the weight {weight.shape} wants {weight.shape[axis]}"
+        raise ValueError(f"{name}: the input has {maps.shape[1]} channels, {wanted}")
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Tensor:
@@ -139,7 +140,8 @@ def conv2d(x: Tensor, weight: Tensor, stride: Any = 1, padding: Any = 0, dilatio
     _check("conv2d", x, weight, 1)
     for n, k, p, d in zip(x.shape[2:], weight.shape[2:], at[1], at[2], strict=True):
         if n + 2 * p < d * (k - 1) + 1:
-            raise ValueError(f"conv2d: a kernel of {weight.shape[2:]}, dilation {at[2]}, does not fit into {x.shape[2:]}, padding {at[1]}")
+            kernel = f"a kernel of {weight.shape[2:]}, dilation {at[2]},"
+            raise ValueError(f"conv2d: {kernel} does not fit into {x.shape[2:]}, padding {at[1]}")
     return Conv2d(*at, weight.shape[2:])(x, weight)
 
 
@@ -162,7 +164,7 @@ def conv_transpose2d(
         raise ValueError(f"output_padding {extra} must be smaller than the stride {at[0]}: more would only add empty rows")
     if min(size) < 1:
         raise ValueError(f"conv_transpose2d: the output would be {size}")
-    return ConvTranspose2d(*at, size)(y, weight)  # type: ignore[arg-type]
+    return ConvTranspose2d(*at, size)(y, weight)
 
 
 def conv2d_weight_grad(

@@ -58,7 +58,7 @@ def _as_index(index: Any, size: int) -> Any:
     index = index._data if isinstance(index, Tensor) else np.asarray(index)
     if index.dtype.kind not in "iu":
         raise TypeError(f"an index is made of integers, not {index.dtype}")
-    if index.size and not (0 <= int(index.min()) and int(index.max()) < size):
+    if index.size and not (int(index.min()) >= 0 and int(index.max()) < size):
         raise IndexError(f"index out of range: found {int(index.min())}..{int(index.max())}, rows are 0..{size - 1}")
     return index
 

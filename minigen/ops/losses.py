@@ -56,5 +56,8 @@ EXAMPLES = {
     ],
     "cross_entropy": [example(lambda x: cross_entropy(x, _CLASSES), (3, 4))],
     "mse": [example(mse, (3, 4), (3, 4))],
-    "hinge": [example(lambda x: hinge(x, 1), off_kink(5, kinks=(1.0,))), example(lambda x: hinge(x, -1), off_kink(5, kinks=(-1.0,)))],
+    "hinge": [
+        example(lambda x: hinge(x, 1), off_kink(5, kinks=(1.0,))),
+        example(lambda x: hinge(x, -1), off_kink(5, kinks=(-1.0,))),
+    ],
 }

@@ -94,4 +94,5 @@ def from_dict(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
     if set(values) != known:
         odd = sorted(set(values) ^ known)
         raise UserError(f"config.json does not fit this version: {', '.join(odd)}")
-    return recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return recipe(**options)

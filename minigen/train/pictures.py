@@ -17,7 +17,7 @@ TILE = 32  # small images are enlarged by whole factors until a tile is at least
 
 def grid(samples: Any, columns: int | None = None) -> np.ndarray[Any, Any]:
     """Images (N, C, H, W) in [-1, 1] -> one picture (rows, columns, 3) uint8, tiles apart by a thin line."""
-    n, c, h, w = samples.shape
+    n, _, h, w = samples.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     factor = max(1, math.ceil(TILE / h))

@@ -83,8 +83,8 @@ def check_resume(folder: Path, given: Recipe, saved: Recipe, info: DataInfo, sav
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{folder} was begun with {flag} {value}; it cannot go on with {getattr(given, name)}")
     if (info.count, info.shape, info.crc32) != (saved_info.count, saved_info.shape, saved_info.crc32):
-        raise UserError(f"{folder} was begun on other data: {saved_info.count} of {saved_info.shape}, now {info.count} of {info.shape}"
-                        f"{'' if info.crc32 == saved_info.crc32 else ', checksums differ'}")  # fmt: skip
+        then, now = (f"{i.count} of shape {i.shape}, crc32 {i.crc32:08x}" for i in (saved_info, info))
+        raise UserError(f"{folder} was begun on other data: {then}; now {now}")
 
 
 def save(folder: Path, config: Recipe, trainer: Any, step: int) -> None:

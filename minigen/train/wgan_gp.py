@@ -62,7 +62,7 @@ class WGANGPTrainer(Adversarial):
         else:
             g = models.dcgan_generator(info.shape, k)
             d = models.dcgan_discriminator(info.shape, k, nn.LayerNorm if config.critic_norm == "layer" else None)
-        assert config.batch_size is not None
+        assert config.batch_size is not None and config.betas is not None
         loader = None if data is None else Loader(data.images, data.labels, config.batch_size, config.seed)
         opt_g, opt_d = (Adam(nn.parameters(net), config.lr, config.betas) for net in (g, d))
         super().__init__(info, loader, g, d, opt_g, opt_d, config.seed)
