@@ -3,34 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 
 from minigen import nn, random
-from minigen.autograd import no_grad
+from minigen.autograd import grad, no_grad
 from minigen.data.loader import Loader
 from minigen.errors import UserError
 from minigen.models.gan import Discriminator, Generator
-from minigen.optim import Optimizer
+from minigen.optim import Adam, WeightAverage, linear_decay
 from minigen.tensor import Tensor
-from minigen.train.config import DataInfo
+from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe, chosen
 
 SAMPLE_STREAM = 1  # noise for sample grids: its own stream, so that looking at a run does not change it
 
 
+Net = Literal["mlp", "dcgan"]
+
+
+@dataclass
+class AdversarialRecipe(Recipe):
+    """Options of every recipe with a generator and a discriminator."""
+
+    net: Annotated[Net | None, chosen("{mlp,dcgan}")] = None
+    """Networks. (default: dcgan for images, mlp for points)"""
+    labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Condition both networks on the data's class labels."""
+    lr: ChosenFloat = None
+    """Adam's learning rate. (default: chosen for the recipe and the data)"""
+    betas: ChosenPair = None
+    """Adam's decay rates. (default: chosen for the recipe)"""
+    lr_schedule: Annotated[Literal["constant", "linear"] | None, chosen("{constant,linear}")] = None
+    """linear: the learning rate falls to zero over --steps. (default: constant)"""
+    average: ChosenFloat = None
+    """Sample from a running average of the generator's weights with this decay; 0: from the weights. (default: 0)"""
+
+    def resolve(self, info: DataInfo) -> None:
+        super().resolve(info)
+        self.net = self.net or ("mlp" if info.is_points else "dcgan")
+        if info.is_points and self.net != "mlp":
+            raise UserError(f"--net {self.net} makes images; the data {info.name} are points: use --net mlp")
+        self.lr_schedule = self.lr_schedule or "constant"
+        self.average = self.average or 0.0
+        if not 0 <= self.average < 1:
+            raise UserError(f"--average must be in [0, 1), not {self.average}")
+        if self.labels and not info.classes:
+            raise UserError(f"--labels: the data {info.name} have no labels")
+
+    def free(self) -> set[str]:
+        return super().free() - ({"steps"} if self.lr_schedule == "linear" else set())
+
+
 class Adversarial:
-    """Holds G and D; a recipe subclasses it and writes `step()`."""
+    """Holds G and D; a recipe subclasses it and writes `step()`. `config` is resolved: no option is None any more."""
 
     def __init__(
-        self, info: DataInfo, loader: Loader | None, generator: Generator, discriminator: Discriminator,
-        opt_g: Optimizer, opt_d: Optimizer, seed: int,
-    ) -> None:  # fmt: skip
-        self.info, self.loader = info, loader
+        self, config: Any, info: DataInfo, data: Any, generator: Generator, discriminator: Discriminator
+    ) -> None:
+        self.config, self.info = config, info
+        self.loader = None if data is None else Loader(data.images, data.labels, config.batch_size, config.seed)
         self.generator, self.discriminator = generator, discriminator
         self.params_g, self.params_d = nn.parameters(generator), nn.parameters(discriminator)
-        self.opt_g, self.opt_d = opt_g, opt_d
-        self.seed = seed
+        self.opt_g, self.opt_d = (Adam(p, config.lr, config.betas) for p in (self.params_g, self.params_d))
+        self.average = WeightAverage(self.params_g, config.average) if config.average else None
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -44,6 +82,22 @@ class Adversarial:
         x, y = self.loader.next()
         return Tensor(x), y if self.generator.classes else None
 
+    def update_discriminator(self, loss: Tensor) -> None:
+        """One step of D down the gradient of `loss`; G is not touched, and gradients for it are not computed."""
+        self._schedule(self.opt_d)
+        self.opt_d.step(grad(loss, self.params_d))
+
+    def update_generator(self, loss: Tensor) -> None:
+        """One step of G down the gradient of `loss`; D is not touched, and gradients for it are not computed."""
+        self._schedule(self.opt_g)
+        self.opt_g.step(grad(loss, self.params_g))
+        if self.average is not None:
+            self.average.update()
+
+    def _schedule(self, opt: Adam) -> None:
+        if self.config.lr_schedule == "linear":
+            opt.lr = self.config.lr * linear_decay(self.config.steps)(self.opt_g.t)
+
     def noise(self, n: int) -> Tensor:
         """z (n, latent) from N(0, I)."""
         return random.randn(n, self.generator.latent)
@@ -52,7 +106,7 @@ class Adversarial:
 
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> np.ndarray[Any, Any]:
         """`count` samples (count, *shape), a function of the weights and the seed. Conditional: labels in turn, or one."""
-        rng = np.random.default_rng([self.seed if seed is None else seed, SAMPLE_STREAM])
+        rng = np.random.default_rng([self.config.seed if seed is None else seed, SAMPLE_STREAM])
         classes = self.generator.classes
         if label is not None and not 0 <= label < classes:
             raise UserError(
@@ -61,11 +115,15 @@ class Adversarial:
         labels = labels_in_turn(count, classes) if label is None else np.full(count, label)
         parts = []
         nn.set_training(self.generator, False)
+        if self.average is not None:
+            self.average.swap()
         with no_grad():
             for start in range(0, count, 256):
                 n = min(256, count - start)
                 z = Tensor(rng.standard_normal((n, self.generator.latent), dtype=np.float32))
                 parts.append(self.generator(z, None if labels is None else labels[start : start + n]).data)
+        if self.average is not None:
+            self.average.swap()
         nn.set_training(self.generator, True)
         return np.concatenate(parts)
 
@@ -83,7 +141,8 @@ class Adversarial:
     # --- saving -------------------------------------------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:
-        return {"generator": self.generator, "discriminator": self.discriminator}
+        parts = {"generator": self.generator, "discriminator": self.discriminator}
+        return parts if self.average is None else parts | {"average": self.average.average}
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         """Everything `step()` depends on beside the random generator, as named arrays."""
@@ -106,13 +165,6 @@ class Adversarial:
         self.opt_d.load_state_dict(part("opt_d"))
         if self.loader is not None:
             self.loader.restore(*(int(i) for i in state["loader"]))
-
-
-def conditional_classes(labels: bool, info: DataInfo) -> int:
-    """How many label classes the networks take: 0 without --labels. Raises UserError if the data have no labels."""
-    if labels and not info.classes:
-        raise UserError(f"--labels: the data {info.name} have no labels")
-    return len(info.classes) if labels else 0
 
 
 def labels_in_turn(n: int, classes: int) -> Any:

@@ -69,9 +69,6 @@ class Recipe:
     checkpoint_every: int = 200
     """Steps between checkpoints."""
 
-    # Fields that may differ when a run is resumed: none of them changes what is computed.
-    FREE: ClassVar[tuple[str, ...]] = ("steps", "out", "resume", "device", "sample_every", "checkpoint_every", "data")
-
     def resolve(self, info: DataInfo) -> None:
         """Replace each None by the default for these data. Raises UserError for a combination that cannot work."""
         if self.batch_size is None:
@@ -79,6 +76,10 @@ class Recipe:
         for name in ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+
+    def free(self) -> set[str]:
+        """Fields that may differ when a run is resumed: those that do not change what is computed."""
+        return {"steps", "out", "resume", "device", "sample_every", "checkpoint_every", "data"}
 
     def build(self, info: DataInfo, data: Any) -> Any:
         """A Trainer for this configuration; `data` is None when the run is only to be sampled."""

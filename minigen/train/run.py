@@ -79,7 +79,7 @@ def read_config(folder: Path, recipes: dict[str, type[Recipe]]) -> tuple[Recipe,
 def check_resume(folder: Path, given: Recipe, saved: Recipe, info: DataInfo, saved_info: DataInfo) -> None:
     """Refuse to go on with a run under other options or other data than it began with."""
     for name, value in saved.to_dict().items():
-        if name not in Recipe.FREE and getattr(given, name) != value:
+        if name not in saved.free() and getattr(given, name) != value:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{folder} was begun with {flag} {value}; it cannot go on with {getattr(given, name)}")
     if (info.count, info.shape, info.crc32) != (saved_info.count, saved_info.shape, saved_info.crc32):

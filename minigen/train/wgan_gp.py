@@ -19,22 +19,18 @@ expression, and the optimiser's `grad` differentiates it again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import tyro
 
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
-from minigen.data.loader import Loader
 from minigen.errors import UserError
 from minigen.models import gan as models
-from minigen.optim import Adam
 from minigen.random import rand
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, conditional_classes, labels_in_turn
-from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe
-from minigen.train.gan import ChosenNet
+from minigen.train.adversarial import Adversarial, AdversarialRecipe, labels_in_turn
+from minigen.train.config import ChosenFloat, DataInfo
 
 Penalty = Literal["two-sided", "one-sided", "fake", "real"]
 
@@ -56,17 +52,15 @@ def gradient_penalty(penalty: Penalty, critic: Any, x: Tensor, y: Tensor, labels
 
 class WGANGPTrainer(Adversarial):
     def __init__(self, config: WGANGP, info: DataInfo, data: Any) -> None:
-        k = conditional_classes(config.labels, info)
+        k = len(info.classes) if config.labels else 0
         if config.net == "mlp":
-            g, d = models.mlp_generator(info.shape, k), models.mlp_discriminator(info.shape, k)
+            # As much noise as the plane has dimensions, for points: more would only blur the modes.
+            g = models.mlp_generator(info.shape, k, 2 if info.is_points else models.LATENT)
+            d = models.mlp_discriminator(info.shape, k)
         else:
             g = models.dcgan_generator(info.shape, k)
             d = models.dcgan_discriminator(info.shape, k, nn.LayerNorm if config.critic_norm == "layer" else None)
-        assert config.batch_size is not None and config.betas is not None
-        loader = None if data is None else Loader(data.images, data.labels, config.batch_size, config.seed)
-        opt_g, opt_d = (Adam(nn.parameters(net), config.lr, config.betas) for net in (g, d))
-        super().__init__(info, loader, g, d, opt_g, opt_d, config.seed)
-        self.config = config
+        super().__init__(config, info, data, g, d)
 
     def critic_step(self) -> dict[str, float]:
         """One update of D on a fresh batch."""
@@ -79,18 +73,16 @@ class WGANGPTrainer(Adversarial):
         scores = D(ops.concatenate([x, y]), both)  # one pass for both: samples do not see each other
         distance = scores[:n].mean() - scores[n:].mean()  # E D(x) - E D(y): the Wasserstein estimate
         penalty = gradient_penalty(c.penalty, D, x, y, labels)
-        assert c.gp_weight is not None
         loss = penalty * c.gp_weight - distance
-        self.opt_d.step(grad(loss, self.params_d))
+        self.update_discriminator(loss)
         return {"critic": loss.item(), "wasserstein": distance.item(), "penalty": penalty.item()}
 
     def generator_step(self) -> dict[str, float]:
         """One update of G."""
-        assert self.config.batch_size is not None
         n, k = self.config.batch_size, self.generator.classes
         labels = labels_in_turn(n, k)
         loss = -self.discriminator(self.generator(self.noise(n), labels), labels).mean()
-        self.opt_g.step(grad(loss, self.params_g))
+        self.update_generator(loss)
         return {"generator": loss.item()}
 
     def step(self) -> dict[str, float]:
@@ -109,13 +101,11 @@ class WGANGPTrainer(Adversarial):
 
 
 @dataclass
-class WGANGP(Recipe):
+class WGANGP(AdversarialRecipe):
     """Train a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017)."""
 
     name: ClassVar[str] = "wgan-gp"
 
-    net: ChosenNet = None
-    """Networks. (default: dcgan for images, mlp for points)"""
     penalty: Penalty = "two-sided"
     """Where the critic's slope is held: two-sided, one-sided (on interpolates), fake (at G(z)), real (at the data)."""
     gp_weight: ChosenFloat = None
@@ -124,19 +114,14 @@ class WGANGP(Recipe):
     """Critic updates for each generator update."""
     critic_norm: Literal["none", "layer", "batch"] = "none"
     """Normalisation in the dcgan critic: none or layer. (batch couples the samples of a batch, and is refused)"""
-    labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Condition both networks on the data's class labels."""
-    lr: float = 1e-4
-    """Adam's learning rate."""
-    betas: ChosenPair = None
-    """Adam's decay rates. (default: 0 0.9 for images, 0.5 0.9 for points)"""
 
     def resolve(self, info: DataInfo) -> None:
-        super().resolve(info)
         points = info.is_points
-        self.net = self.net or ("mlp" if points else "dcgan")
-        if points and self.net != "mlp":
-            raise UserError(f"--net {self.net} makes images; the data {info.name} are points: use --net mlp")
+        if points:  # a small budget goes further with a fast start, a slow end, and the end averaged
+            self.lr = 2e-3 if self.lr is None else self.lr
+            self.lr_schedule = self.lr_schedule or "linear"
+            self.average = 0.99 if self.average is None else self.average
+        super().resolve(info)
         if self.critic_norm == "batch":
             raise UserError(
                 "--critic-norm batch: the gradient penalty is per sample, and batch norm couples samples; "
@@ -148,7 +133,8 @@ class WGANGP(Recipe):
             raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
         self.steps = self.steps or (5_000 if points else 1_500)
         self.gp_weight = (0.1 if points else 10.0) if self.gp_weight is None else self.gp_weight
-        self.betas = ((0.5, 0.9) if points else (0.0, 0.9)) if self.betas is None else self.betas
+        self.lr = 1e-4 if self.lr is None else self.lr
+        self.betas = (0.0, 0.9) if self.betas is None else self.betas
 
     def build(self, info: DataInfo, data: Any) -> WGANGPTrainer:
         return WGANGPTrainer(self, info, data)
