@@ -131,9 +131,23 @@ def test_an_existing_run_is_not_overwritten(trained, capsys):
 def test_resume_refuses_another_recipe_other_options_other_data(trained, capsys):
     assert "is a run of recipe wgan-gp, not gan" in refused(capsys, "train", "gan", "--out", str(trained), "--resume")
     line = refused(capsys, "train", "wgan-gp", "--out", str(trained), "--resume", "--lr", "0.5")
-    assert "was begun with --lr 0.0001; it cannot go on with 0.5" in line
-    line = refused(capsys, "train", "wgan-gp", "--out", str(trained), "--resume", "--data", "swissroll")
-    assert "was begun on other data" in line or "cannot go on" in line
+    assert "was begun with --lr 0.001; it cannot go on with 0.5" in line
+    line = refused(capsys, "train", "wgan-gp", "--out", str(trained), "--resume", "--steps", "9")
+    assert "was begun with --steps 6" in line  # its learning rate falls to zero over the steps
+    line = refused(capsys, "train", "wgan-gp", "--out", str(trained), "--resume", "--seed", "0", "--data", "digits", "--size", "12")
+    assert "was begun with --size None; it cannot go on with 12" in line
+
+
+def test_resume_refuses_other_data(tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(80):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(images / f"{i}.png")
+    folder = str(tmp_path / "run")
+    quick = [*QUICK, "--batch-size", "8", "--data", str(images), "--out", folder]
+    assert run(capsys, "train", "gan", *quick)[0] == 0
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(images / "3.png")
+    assert "was begun on other data" in refused(capsys, "train", "gan", "--out", folder, "--resume", "--steps", "9")
 
 
 @pytest.mark.parametrize("damage", ["config.json", "checkpoint.safetensors"])

@@ -37,9 +37,9 @@ class AdversarialRecipe(Recipe):
     betas: ChosenPair = None
     """Adam's decay rates. (default: chosen for the recipe)"""
     lr_schedule: Annotated[Literal["constant", "linear"] | None, chosen("{constant,linear}")] = None
-    """linear: the learning rate falls to zero over --steps. (default: constant)"""
+    """linear: the learning rate falls to zero over --steps. (default: constant; linear for small data under wgan-gp)"""
     average: ChosenFloat = None
-    """Sample from a running average of the generator's weights with this decay; 0: from the weights. (default: 0)"""
+    """Sample from a running average of the generator's weights with this decay. (default: 0, the weights themselves)"""
 
     def resolve(self, info: DataInfo) -> None:
         super().resolve(info)

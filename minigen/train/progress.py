@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any
 
 PLAIN_EVERY = 5.0  # seconds
+PATIENCE = 2.0
 
 
 class Progress:
@@ -21,6 +23,10 @@ class Progress:
         self._begun = self._shown = time.perf_counter()
         self._bar: Any = None
         self._task: Any = None
+        # Said only if the first step is slow, which is when Numba has to compile.
+        notice = "compiling kernels: some ten seconds, once on each installation"
+        self._patience = threading.Timer(PATIENCE, self.say, [notice])
+        self._patience.daemon = True
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -33,9 +39,11 @@ class Progress:
             self._bar = p.Progress(*columns, console=self.console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task("", total=self.total, completed=self.start, rate="", losses="")
             self._bar.start()
+        self._patience.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._patience.cancel()
         if self._bar is not None:
             self._bar.stop()
 
@@ -43,6 +51,7 @@ class Progress:
         self.console.print(text, markup=False)
 
     def update(self, step: int, losses: dict[str, float]) -> None:
+        self._patience.cancel()
         now = time.perf_counter()
         done = step - self.start
         if self._bar is None and now - self._shown < PLAIN_EVERY and step != self.total:

@@ -117,10 +117,11 @@ class WGANGP(AdversarialRecipe):
 
     def resolve(self, info: DataInfo) -> None:
         points = info.is_points
-        if points:  # a small budget goes further with a fast start, a slow end, and the end averaged
-            self.lr = 2e-3 if self.lr is None else self.lr
+        if points or info.shape[-1] < 16:  # small data, small budget: a fast start and a slow end go further
+            self.lr = (2e-3 if points else 1e-3) if self.lr is None else self.lr
             self.lr_schedule = self.lr_schedule or "linear"
-            self.average = 0.99 if self.average is None else self.average
+        if points and self.average is None:
+            self.average = 0.99
         super().resolve(info)
         if self.critic_norm == "batch":
             raise UserError(
@@ -131,7 +132,7 @@ class WGANGP(AdversarialRecipe):
             raise UserError("--critic-norm layer is for --net dcgan")
         if self.n_critic < 1:
             raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
-        self.steps = self.steps or (5_000 if points else 1_500)
+        self.steps = self.steps or (5_000 if points else 1_000 if info.shape[-1] < 16 else 3_000)
         self.gp_weight = (0.1 if points else 10.0) if self.gp_weight is None else self.gp_weight
         self.lr = 1e-4 if self.lr is None else self.lr
         self.betas = (0.0, 0.9) if self.betas is None else self.betas
