@@ -1,46 +1,24 @@
 """The mathematics: one file per family. In each, always in this order: notation and equations, the NumPy reference, the
 Op, its gradient Op where the backward is fused, the public function, and EXAMPLES that the gradient check runs."""
 
+from minigen.ops.arithmetic import add, astype, broadcast_to, compare, div, mul, neg, power, square, sub
 from minigen.ops.bias_act import bias_act
 from minigen.ops.conv import conv2d, conv2d_weight_grad, conv_transpose2d
 from minigen.ops.dropout import dropout
-from minigen.ops.elementwise import (
-    abs,
-    add,
-    astype,
-    broadcast_to,
-    clip,
-    compare,
-    div,
-    exp,
-    leaky_relu,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    power,
-    relu,
-    sigmoid,
-    softplus,
-    sqrt,
-    square,
-    sub,
-    tanh,
-    where,
-)
+from minigen.ops.elementwise import exp, log, sigmoid, softplus, sqrt, tanh
 from minigen.ops.gather import embedding, gather, scatter_add
 from minigen.ops.losses import bce_with_logits, cross_entropy, hinge, mse
 from minigen.ops.matmul import linear, matmul
 from minigen.ops.norm import batch_norm, layer_norm
+from minigen.ops.piecewise import abs, clip, leaky_relu, maximum, minimum, relu, where
 from minigen.ops.reduce import argmax, argmin, logsumexp, max, mean, sum, var
 from minigen.ops.shape import concatenate, getitem, pad, permute, reshape, stack, transpose
 from minigen.ops.softmax import log_softmax, softmax
 from minigen.ops.spectral_norm import spectral_norm
 
 FAMILIES = (
-    "elementwise", "reduce", "shape", "matmul", "gather", "softmax", "conv", "norm", "bias_act", "dropout", "losses",
-    "spectral_norm",
+    "arithmetic", "elementwise", "piecewise", "reduce", "shape", "matmul", "gather", "softmax", "conv",
+    "norm", "bias_act", "dropout", "losses", "spectral_norm",
 )  # fmt: skip
 
 __all__ = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigen.ops.elementwise import mul
+from minigen.ops.arithmetic import mul
 from minigen.ops.example import example
 from minigen.random import generator
 from minigen.tensor import Tensor

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minigen.ops.elementwise import as_tensor, mul, relu, softplus, square, sub
+from minigen.ops.arithmetic import as_tensor, mul, square, sub
+from minigen.ops.elementwise import softplus
 from minigen.ops.example import example, off_kink
+from minigen.ops.piecewise import relu
 from minigen.ops.reduce import logsumexp, mean, sum
 from minigen.tensor import Tensor
 

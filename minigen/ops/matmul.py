@@ -11,9 +11,10 @@ from typing import Any
 
 from minigen.autograd import Op
 from minigen.dispatch import kernel
+from minigen.ops.arithmetic import pair, sum_to
 from minigen.ops.bias_act import bias_act
-from minigen.ops.elementwise import leaky_relu, pair, sum_to
 from minigen.ops.example import example
+from minigen.ops.piecewise import leaky_relu
 from minigen.ops.shape import reshape, transpose
 from minigen.tensor import Tensor
 

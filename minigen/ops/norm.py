@@ -21,8 +21,10 @@ import numpy as np
 
 from minigen.autograd import Op, vjp
 from minigen.dispatch import kernel
-from minigen.ops.elementwise import leaky_relu, sqrt, square
+from minigen.ops.arithmetic import square
+from minigen.ops.elementwise import sqrt
 from minigen.ops.example import example
+from minigen.ops.piecewise import leaky_relu
 from minigen.ops.shape import reshape
 from minigen.tensor import Tensor
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from minigen.autograd import NonDifferentiable, Op
-from minigen.ops.elementwise import broadcast_to, exp, log, square
+from minigen.ops.arithmetic import broadcast_to, square
+from minigen.ops.elementwise import exp, log
 from minigen.ops.example import distinct, example
 from minigen.tensor import Tensor
 

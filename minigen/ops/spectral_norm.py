@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigen.ops.elementwise import div, mul
+from minigen.ops.arithmetic import div, mul
 from minigen.ops.example import example
 from minigen.ops.reduce import sum
 from minigen.ops.shape import reshape
