@@ -27,12 +27,13 @@ def _update(p, m, v, g, rate, keep, b1, b2, root, eps):
 
 
 def adam_update_cpu(p, m, v, g, lr, beta1, beta2, eps, weight_decay, step):
-    """Move p, m, v (contiguous, one shape) by one step along g. Raises ValueError if p, m or v would have to be copied."""
-    if not (p.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous):
-        raise ValueError("adam_update changes p, m and v in place: they must be C-contiguous")
+    """Move p, m, v (arrays of one shape) by one step along g."""
     if not p.shape == m.shape == v.shape == g.shape:
         raise ValueError(f"adam_update: shapes differ: p {p.shape}, m {m.shape}, v {v.shape}, g {g.shape}")
     real = p.dtype.type
-    flat = [a.reshape(-1) for a in (p, m, v, np.ascontiguousarray(g, p.dtype))]
+    flat = [np.ascontiguousarray(a, p.dtype).reshape(-1) for a in (p, m, v, g)]
     rate, keep, root = lr / (1 - beta1**step), 1 - lr * weight_decay, 1 / np.sqrt(1 - beta2**step)
     _update(*flat, real(rate), real(keep), real(1 - beta1), real(1 - beta2), real(root), real(eps))
+    for array, moved in zip((p, m, v), flat, strict=False):
+        if not array.flags.c_contiguous:  # then a copy was moved
+            array[...] = moved.reshape(p.shape)

@@ -18,6 +18,18 @@ COLUMNS = 64  # of a block of rows: a cache line is 16
 FAST = {"reassoc", "contract"}
 
 
+@njit(inline="always")
+def act(v, slope):
+    """Leaky ReLU. ReLU of -inf is 0, not 0 * inf; NaN stays NaN."""
+    return v if not v <= 0 else v * slope if slope > 0 else slope
+
+
+@njit(inline="always")
+def through(d, y, slope):
+    """d act', read off the sign of y."""
+    return d if y > 0 else d * slope if slope > 0 else slope
+
+
 @njit(cache=True, parallel=True, fastmath=FAST)
 def _forward(x_ncl, bias_c, slope, y_ncl):
     count, channels, length = x_ncl.shape
@@ -25,7 +37,7 @@ def _forward(x_ncl, bias_c, slope, y_ncl):
         for n in range(count):
             for l in range(length):
                 v = x_ncl[n, c, l] + bias_c[c]
-                y_ncl[n, c, l] = v if v > 0 else v * slope
+                y_ncl[n, c, l] = act(v, slope)
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
@@ -35,7 +47,7 @@ def _backward(dy_ncl, y_ncl, slope, dx_ncl, dbias_c):
         total = dbias_c[c]
         for n in range(count):
             for l in range(length):
-                d = dy_ncl[n, c, l] if y_ncl[n, c, l] > 0 else dy_ncl[n, c, l] * slope
+                d = through(dy_ncl[n, c, l], y_ncl[n, c, l], slope)
                 dx_ncl[n, c, l] = d
                 total += d
         dbias_c[c] = total
@@ -53,8 +65,7 @@ def _forward_rows(x_nc, bias_c, slope, y_nc):
         for n in range(count):
             x, y = x_nc[n, part], y_nc[n, part]
             for c in range(bias.size):
-                v = x[c] + bias[c]
-                y[c] = v if v > 0 else v * slope
+                y[c] = act(x[c] + bias[c], slope)
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
@@ -66,7 +77,7 @@ def _backward_rows(dy_nc, y_nc, slope, dx_nc, dbias_c):
         for n in range(count):
             dy, y, dx = dy_nc[n, part], y_nc[n, part], dx_nc[n, part]
             for c in range(dbias.size):
-                d = dy[c] if y[c] > 0 else dy[c] * slope
+                d = through(dy[c], y[c], slope)
                 dx[c] = d
                 dbias[c] += d
 

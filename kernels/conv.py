@@ -5,9 +5,9 @@
 is linear in each of x, w and y (stride s, dilation d, padding p). Its partial derivatives are the three functions here, and
 each derivative of one of them is another of them:
 
-    d/dy  conv2d_forward_cpu(x, w)            -> y
-    d/dx  conv_transpose2d_forward_cpu(y, w)  -> x
-    d/dw  conv2d_weight_grad_cpu(x, y)        -> w
+    d/dy  conv2d_forward_cpu(x, w)             -> y
+    d/dx  conv_transpose2d_forward_cpu(y, w)   -> x
+    d/dw  conv2d_weight_grad_forward_cpu(x, y) -> w
 
 With cols = the pixels each position of y looks at (`unfold.py` draws it), and one w_ok = w[:, :, ky] for each vertical tap:
 
@@ -164,7 +164,7 @@ def _run(body, plan, x_nihw, w, y_nohw):
     cols = np.empty((workers, max(lines * (columns + 15), columns * (lines + 15))), w.dtype)
     block = np.empty((workers, plan.c_out * (plan.block * plan.h_out * plan.w_out + 15) if plan.block > 1 else 0), w.dtype)
     plan_p, x_flat, y_flat = np.array(plan, np.int64), x_nihw.reshape(-1), y_nohw.reshape(-1)
-    body = address_of(body, 0, workers, plan_p, x_flat, w, y_flat, cols[0], block[0])
+    body = address_of(body, w.dtype, 0, workers, plan_p, x_flat, w, y_flat, cols[0], block[0])
     _share(body, workers, plan_p, x_flat, w, y_flat, cols, block)
 
 
@@ -178,7 +178,10 @@ def conv2d_forward_cpu(x_nihw, w_oikk, stride, padding, dilation):
         raise ValueError(f"x_nihw {x_nihw.shape} has {x_nihw.shape[1]} channels, w_oikk {w_oikk.shape} wants {w_oikk.shape[1]}")
     plan = _plan_for(x_nihw.shape, w_oikk.shape, None, stride, padding, dilation)
     y_nohw = np.empty((plan.images, plan.c_out, plan.h_out, plan.w_out), x_nihw.dtype)
-    _run(_forward, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
+    if not x_nihw.size or not w_oikk.size:
+        y_nohw[...] = 0                     # sums of nothing
+    else:
+        _run(_forward, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
     return y_nohw
 
 
@@ -191,16 +194,22 @@ def conv_transpose2d_forward_cpu(y_nohw, w_oikk, stride, padding, dilation, size
     x_shape = (y_nohw.shape[0], w_oikk.shape[1], *_pair("size", size, 1))
     plan = _plan_for(x_shape, w_oikk.shape, y_nohw.shape, stride, padding, dilation)
     x_nihw = np.empty(x_shape, y_nohw.dtype)
-    _run(_transpose, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
+    if not y_nohw.size or not w_oikk.size:
+        x_nihw[...] = 0
+    else:
+        _run(_transpose, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
     return x_nihw
 
 
-def conv2d_weight_grad_cpu(x_nihw, y_nohw, stride, padding, dilation, kernel_size):
-    """w_oikk, with (kh, kw) = `kernel_size`: the gradient of conv2d with respect to w, for the cotangent y (n, o, h_out, w_out)."""
+def conv2d_weight_grad_forward_cpu(x_nihw, y_nohw, stride, padding, dilation, kernel_size):
+    """w_oikk, with (kh, kw) = `kernel_size`: the gradient of conv2d with respect to w, for the cotangent y."""
     x_nihw, y_nohw = _checked("x_nihw", x_nihw, "y_nohw", y_nohw)
     w_shape = (y_nohw.shape[1], x_nihw.shape[1], *_pair("kernel_size", kernel_size, 1))
     plan = _plan_for(x_nihw.shape, w_shape, y_nohw.shape, stride, padding, dilation)
     w_oikk = np.empty(w_shape, x_nihw.dtype)
+    if not x_nihw.size or not y_nohw.size:
+        w_oikk[...] = 0
+        return w_oikk
     w_qok = np.empty((plan.parts * plan.shifts, plan.c_out, plan.c_in * plan.taps_y * plan.kw), x_nihw.dtype)
     _run(_weight, plan, x_nihw, w_qok, y_nohw)
     _sum_parts(w_qok, plan, w_oikk)

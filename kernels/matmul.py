@@ -10,8 +10,11 @@ the ones that run every other kernel (see `blas.py`):
         a_mk:  ---  c00  c01  c02        change a result.
                ---  c10  c11  c12
 
-A transposed view costs nothing (BLAS reads it as it is); a view with other strides is copied. Below `SMALL` operations,
+A transposed view costs nothing (BLAS reads it as it is); a view with other strides is copied. Below `SMALL` multiply-adds,
 waking the other threads takes longer than the product.
+
+**Where the time goes.** A product of one tile packs its part of a and b, so few large tiles waste less; many small ones keep
+more cores busy. Two tiles at SMALL, and twice as many for every 20 times the work, lose a few per cent of either.
 """
 
 import numpy as np
@@ -19,55 +22,79 @@ from numba import njit, prange
 
 from . import blas
 
-SMALL = 200_000         # multiply-adds: about 3 microseconds on one core
-TILE = 2_000_000        # multiply-adds that pay for one tile
-NARROWEST = 32          # rows or columns of a tile
+SMALL = 200_000     # multiply-adds: about 2 microseconds on one core
+NARROW = 32         # rows or columns a tile has at least
+EDGE = 16           # tiles begin at multiples of this: a whole number of vector registers
 
 
 def _grid(m, n, k):
-    """Tiles down and across: as square as possible, of at least TILE work, never thinner than NARROWEST; 64 at most."""
-    tiles = min(64, max(1, m * n * k // TILE))
-    down = across = 1
-    while 2 * down * across <= tiles:
-        if m // down >= n // across and m // (2 * down) >= NARROWEST:
-            down *= 2
-        elif n // (2 * across) >= NARROWEST:
+    """Tiles down and across, as square as may be."""
+    tiles, work, down, across = 1, SMALL, 1, 1
+    while m * n * k >= work:
+        tiles, work = 2 * tiles, 20 * work
+    while down * across < tiles:
+        if n // across >= m // down and n // across >= 2 * NARROW:
             across *= 2
+        elif m // down >= 2 * NARROW:
+            down *= 2
         else:
             break
     return down, across
 
 
 @njit(cache=True, parallel=True)
-def _tiles(a_mk, b_kn, c_mn, down, across):
+def _tiles(a_mk, b_kn, c_mn, rows, columns):
+    """Tiles of so many rows and columns, the last ones smaller."""
     blas_threads = blas.only_one_thread()
     m, n = c_mn.shape
-    for tile in prange(down * across):
-        i, j = tile // across, tile % across
-        m0, m1, n0, n1 = i * m // down, (i + 1) * m // down, j * n // across, (j + 1) * n // across
+    across = (n + columns - 1) // columns
+    for tile in prange((m + rows - 1) // rows * across):
+        m0, n0 = tile // across * rows, tile % across * columns
+        m1, n1 = min(m0 + rows, m), min(n0 + columns, n)
         blas.gemm(a_mk[m0:m1], b_kn[:, n0:n1], 0.0, c_mn[m0:m1, n0:n1])
     blas.restore_threads(blas_threads)
 
 
+@njit(cache=True, parallel=True)
+def _pieces(a_mk, x_k, y_m, rows):
+    """A product with one vector reads a once: pieces of y."""
+    blas_threads = blas.only_one_thread()
+    for piece in prange((y_m.size + rows - 1) // rows):
+        m0 = piece * rows
+        m1 = min(m0 + rows, y_m.size)
+        blas.gemv(a_mk[m0:m1], x_k, y_m[m0:m1])
+    blas.restore_threads(blas_threads)
+
+
 def _adjacent(matrix):
-    """The matrix itself if its rows or its columns lie adjacent in memory, otherwise a copy."""
-    rows, cols = matrix.strides
-    item = matrix.itemsize
-    if (cols == item and rows >= item * matrix.shape[1]) or (rows == item and cols >= item * matrix.shape[0]):
+    """The matrix itself if its rows or its columns lie adjacent in memory, one behind the other; otherwise a copy."""
+    (rows, columns), (down, across), item = matrix.shape, matrix.strides, matrix.itemsize
+    if (across == item and down >= item * columns) or (down == item and across >= item * rows):
         return matrix
     return np.ascontiguousarray(matrix)
 
 
+def _cut(length, parts):
+    """The length of a part, in whole EDGEs."""
+    return -(-length // (parts * EDGE)) * EDGE
+
+
 def matmul_forward_cpu(a_mk, b_kn):
-    """c_mn, in the dtype of the inputs. With more than two axes: NumPy's batched product."""
-    if a_mk.ndim != 2 or b_kn.ndim != 2 or not blas.available or a_mk.dtype not in (np.float32, np.float64):
+    """c_mn, float32 or float64 as the inputs. Anything else (more axes, other dtypes) is left to NumPy's matmul."""
+    if a_mk.ndim != 2 or b_kn.ndim != 2 or a_mk.dtype != b_kn.dtype or a_mk.dtype not in (np.float32, np.float64):
         return np.matmul(a_mk, b_kn)
-    if a_mk.shape[1] != b_kn.shape[0] or a_mk.dtype != b_kn.dtype:
-        raise ValueError(f"a_mk {a_mk.shape} {a_mk.dtype} and b_kn {b_kn.shape} {b_kn.dtype} do not agree")
+    if a_mk.shape[1] != b_kn.shape[0]:
+        raise ValueError(f"a_mk {a_mk.shape} has {a_mk.shape[1]} columns and b_kn {b_kn.shape} has {b_kn.shape[0]} rows")
     (m, k), n = a_mk.shape, b_kn.shape[1]
-    if m * n * k < SMALL:
+    if m * n * k < SMALL or not blas.available:
         return np.matmul(a_mk, b_kn)
+    a_mk, b_kn = _adjacent(a_mk), _adjacent(b_kn)
     c_mn = np.empty((m, n), a_mk.dtype)
-    down, across = _grid(m, n, k)
-    _tiles(_adjacent(a_mk), _adjacent(b_kn), c_mn, down, across)
+    if n == 1:
+        _pieces(a_mk, np.ascontiguousarray(b_kn[:, 0]), c_mn.reshape(m), _cut(m, 4))
+    elif m == 1:
+        _pieces(b_kn.T, np.ascontiguousarray(a_mk[0]), c_mn.reshape(n), _cut(n, 4))
+    else:
+        down, across = _grid(m, n, k)
+        _tiles(a_mk, b_kn, c_mn, _cut(m, down), _cut(n, across))
     return c_mn

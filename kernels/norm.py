@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
+from .bias_act import act, through
 
 COLUMNS = 64
 # Reassociation lets a sum over one image run in vector lanes; NaN and infinity keep their meaning.
@@ -40,8 +41,7 @@ def _batch_forward(x_ncl, weight_c, bias_c, eps, slope, y_ncl, mean_c, inv_std_c
         scale, shift = weight_c[c] * inv_std, bias_c[c]
         for n in range(count):
             for l in range(length):
-                v = (x_ncl[n, c, l] - mean) * scale + shift
-                y_ncl[n, c, l] = v if v > 0 else v * slope
+                y_ncl[n, c, l] = act((x_ncl[n, c, l] - mean) * scale + shift, slope)
 
 
 @njit(cache=True, parallel=True, fastmath=FAST, error_model="numpy")
@@ -54,7 +54,7 @@ def _batch_backward(dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c, slope, dx
         for n in range(count):
             part_b, part_w = zero, zero
             for l in range(length):
-                d = dy_ncl[n, c, l] if y_ncl[n, c, l] > 0 else dy_ncl[n, c, l] * slope
+                d = through(dy_ncl[n, c, l], y_ncl[n, c, l], slope)
                 part_b += d
                 part_w += d * (x_ncl[n, c, l] - mean)
             dbias += part_b
@@ -65,7 +65,7 @@ def _batch_backward(dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c, slope, dx
         mean_dxh = x_ncl.dtype.type(dweight / (count * length)) * inv_std
         for n in range(count):
             for l in range(length):
-                d = dy_ncl[n, c, l] if y_ncl[n, c, l] > 0 else dy_ncl[n, c, l] * slope
+                d = through(dy_ncl[n, c, l], y_ncl[n, c, l], slope)
                 dx_ncl[n, c, l] = scale * (d - mean_d - (x_ncl[n, c, l] - mean) * mean_dxh)
 
 

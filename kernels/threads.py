@@ -9,9 +9,11 @@ mask), or fewer where a container has been given a smaller share of time.
 **Compiling less.** Numba compiles the body of a `prange` loop four times over, with everything it calls. A large body is
 therefore compiled by itself, and the loop is given its address:
 
-    call(address_of(body, arguments), *arguments)          the same as          body(*arguments)
+    call(address_of(body, real, *arguments), *arguments)          the same as          body(*arguments)
 """
 
+import contextlib
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -36,6 +38,23 @@ def _first_count() -> int:
     return cores()
 
 
+def _load_tbb() -> None:
+    """Let Numba find TBB, whose wheel puts the library where no loader looks. Without it Numba uses OpenMP.
+
+    A kernel ends when its slowest thread does. OpenMP gives each thread its share beforehand: if another program holds a core,
+    everybody waits for the thread that has none, spinning, until the scheduler's next tick (measured: 8 ms, forty times the
+    kernel). TBB's threads take tasks as they come, and the one that is running does the work of the one that is not.
+    """
+    for place in ("lib/libtbb.so.12", "Library/bin/tbb12.dll"):  # Linux, Windows
+        library = Path(sys.prefix) / place
+        if library.exists():
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            return
+
+
+_load_tbb()
+
 # Numba reads this variable when it is first imported, and a pool once started keeps its size.
 if "numba" not in sys.modules:
     os.environ.setdefault("NUMBA_NUM_THREADS", str(_first_count()))
@@ -43,7 +62,7 @@ if "numba" not in sys.modules:
 import numba  # noqa: E402
 from numba.extending import intrinsic, overload  # noqa: E402
 
-if numba.config.NUMBA_NUM_THREADS > _first_count():
+if _first_count() < numba.config.NUMBA_NUM_THREADS:
     numba.set_num_threads(_first_count())
 
 
@@ -56,25 +75,29 @@ def set_num_threads(n: int) -> None:
     """Use `n` threads from now on, 1 <= n <= the size of the pool (fixed when the program starts)."""
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= n <= most:
-        raise ValueError(f"n = {n}: between 1 and {most} threads; start with NUMBA_NUM_THREADS={n} for a larger pool")
+        raise ValueError(f"n = {n}: between 1 and {most} threads; NUMBA_NUM_THREADS, set before starting, makes a larger pool")
     numba.set_num_threads(n)
 
 
 # --- calling by address -----------------------------------------------------------------------------------------------
 
-def address_of(body, *arguments):
-    """Where the machine code of `body`, an @njit function that returns nothing, for arguments of these types begins.
+_addresses: dict = {}
 
-    With NUMBA_DISABLE_JIT=1 there is none: it is `body` itself, and `call` calls it.
+
+def address_of(body, real, *arguments):
+    """Where the machine code of `body`, an @njit function that returns nothing, begins, for arguments of these types.
+
+    `real` is the dtype of its arrays, the one thing that may differ between two calls: it is compiled once for each. With
+    NUMBA_DISABLE_JIT=1 there is no code: the result is `body` itself, and `call` calls it.
     """
-    if numba.config.DISABLE_JIT:
-        return body
-    types = tuple(numba.typeof(argument) for argument in arguments)
-    compiled = body.overloads.get(types)
-    if compiled is None:
+    if (body, real) not in _addresses:
+        if numba.config.DISABLE_JIT:
+            return body
+        types = tuple(numba.typeof(argument) for argument in arguments)
         body.compile(types)
         compiled = body.overloads[types]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        _addresses[body, real] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return _addresses[body, real]
 
 
 def call(address, *arguments):

@@ -13,7 +13,7 @@ For one ky the rows i + d ky, i = 0 .. h_out-1, lie one behind the other, becaus
 indices: the operand is a slice. With a stride s the rows are sorted by h mod s ("phase") and that stays true. The copy is kh/s
 times smaller than im2col's. Where c * kw is so small that the product would starve, all kh * kw taps are copied (`taps_y`).
 
-Before it is copied, a row of the image gets its border and is sorted by column mod stride. Then every tap is a run of neighbours:
+Before that, a row of the image gets its border and is sorted by column mod stride. Then every tap is a run of neighbours:
 
     border + row    0 a b c d e f 0        stride 2        0 b d f | a c e 0        kx=0: 0 b d   kx=1: a c e   kx=2: b d f
 
@@ -62,8 +62,8 @@ class Plan(NamedTuple):
 @njit(cache=True)
 def as_plan(p):
     """The Plan whose numbers are in the array p. (Numba's threads are handed an array faster than 23 numbers.)"""
-    return Plan(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16], p[17],
-                p[18], p[19], p[20], p[21], p[22])
+    return Plan(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16],
+                p[17], p[18], p[19], p[20], p[21], p[22])
 
 
 COLUMNS = 256       # of one product: wide enough for BLAS to be at speed, narrow enough for cols to stay in the L2 cache
@@ -264,7 +264,7 @@ def unfold_rows(x_flat, n0, n1, plan, rows):
 @njit(cache=True)
 def gather(y_flat, n0, n1, plan, y_ol):
     """(n, o, i, j) -> (o, (i, n, j)): the order in which cols has its columns."""
-    images, out = n1 - n0, y_ol.reshape(y_ol.size)
+    out = y_ol.reshape(y_ol.size)
     loosely = plan.h_out - 1 - 7 // plan.w_out          # rows with at least 7 numbers of the same channel behind them
     for o in range(plan.c_out):
         at = o * y_ol.shape[1]

@@ -55,6 +55,11 @@ def _set_recording(on: bool) -> Iterator[None]:
         _recording.on = previous
 
 
+def is_recording() -> bool:
+    """Whether operations leave a graph behind at this point."""
+    return _recording.on
+
+
 def no_grad() -> Any:
     """A context in which operations leave no graph behind: for sampling, evaluation and optimiser updates."""
     return _set_recording(False)
@@ -77,6 +82,7 @@ class Op:
     _inputs: tuple[Tensor, ...] | None = None
     _versions: tuple[int, ...] = ()
     needs: tuple[bool, ...] = ()
+    _made: tuple[list[int], int] = ([0], 0)  # the output's version, and what it was when made
 
     def forward(self, *arrays: Array) -> Any:
         raise NotImplementedError(f"{self.name} has no forward")
@@ -96,7 +102,10 @@ class Op:
                 self._versions = tuple([t._version[0] for t in inputs])
         if type(result) is tuple:
             return tuple([self._wrap(array, recorded, i) for i, array in enumerate(result)])
-        return self._wrap(result, recorded, 0, inputs[0]._version if self.view else None)
+        out = self._wrap(result, recorded, 0, inputs[0]._version if self.view else None)
+        if recorded:
+            self._made = (out._version, out._version[0])
+        return out
 
     def _wrap(self, array: Array, recorded: bool, index: int, version: list[int] | None = None) -> Tensor:
         out = Tensor.__new__(Tensor)
@@ -108,9 +117,15 @@ class Op:
         out._version = [0] if version is None else version
         return out
 
-    def output(self, array: Array, index: int = 0) -> Tensor:
-        """This Op's own output as a Tensor in the graph. (Keeping the Tensor itself would make a reference cycle.)"""
-        return self._wrap(array, True, index)
+    def output(self, array: Array) -> Tensor:
+        """This Op's only output as a Tensor in the graph, after checking that it was not changed in place.
+
+        (Keeping the Tensor itself would make a reference cycle.)
+        """
+        version, count = self._made
+        if version[0] != count:
+            raise GradientError(f"{self.name}: its output, shape {array.shape}, was changed in place before backward")
+        return self._wrap(array, True, 0, version)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -255,7 +270,7 @@ def _cotangent(t: Tensor, g: Any) -> Tensor:
         if t._data.size != 1:
             raise GradientError(f"an output of shape {t.shape} needs grad_outputs; only a scalar can do without")
         return Tensor(np.ones_like(t._data))
-    g = g if isinstance(g, Tensor) else Tensor(np.asarray(g, dtype=t._data.dtype))
+    g = g.astype(t._data.dtype) if isinstance(g, Tensor) else Tensor(np.asarray(g, dtype=t._data.dtype))
     if g.shape != t.shape:
         raise GradientError(f"grad_outputs of shape {g.shape} for an output of shape {t.shape}")
     return g
@@ -299,39 +314,6 @@ def grad(
         if g is None and not allow_unused:
             raise GradientError(f"the outputs do not depend on input {i}, shape {ins[i].shape} (allow_unused=True gives None)")
     return tuple(results)  # type: ignore[arg-type]
-
-
-class Identity(Op):
-    """The same values as a new node of the graph."""
-
-    view = True
-
-    def forward(self, x):
-        return x
-
-    def backward(self, dy):
-        return (dy,)
-
-
-def vjp(f: Any, inputs: Sequence[Tensor], cotangents: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
-    """Gradients of sum <cotangent, f(*inputs)> for the inputs that `needs` names, f being composed of ops.
-
-    For the backward of a fused gradient Op: what the kernel computes is written once more as an expression, and that is
-    differentiated. Each input is held apart by an Identity, so that paths from one input to another (the cotangent of a
-    layer depends on the layer's input) are not followed here: the outer walk does that.
-    """
-    create_graph = _recording.on
-    with enable_grad():
-        held = [Identity()(t) if need else t.detach() for t, need in zip(inputs, needs, strict=True)]
-        outs = f(*held)
-    pairs = [(o, c) for o, c in zip(outs, cotangents, strict=True) if c is not None]
-    asked = [t for t, need in zip(held, needs, strict=True) if need]
-    found = iter(grad([o for o, _ in pairs], asked, [c for _, c in pairs], create_graph, allow_unused=True))
-    results: list[Tensor | None] = []
-    for t, need in zip(held, needs, strict=True):
-        g = next(found) if need else None
-        results.append(Tensor(np.zeros_like(t._data)) if need and g is None else g)
-    return results
 
 
 def backward(

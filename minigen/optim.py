@@ -25,29 +25,35 @@ class Optimizer:
         if not self.params:
             raise ValueError("an optimiser needs at least one parameter")
         self.lr = lr
-        self.t = 0
-        self.slots = {name: [np.zeros_like(p.data) for p in self.params] for name in slots}
+        self.steps = np.zeros(len(self.params), np.int64)  # for each parameter: one may get its first gradient late
+        self.slots = {name: [np.zeros(p.shape, p.dtype) for p in self.params] for name in slots}
+
+    @property
+    def t(self) -> int:
+        """Steps taken."""
+        return int(self.steps.max())
 
     def step(self, grads: Sequence[Tensor] | None = None) -> None:
         """Move every parameter once. A parameter without a gradient (None) stays where it is."""
         found = [p.grad for p in self.params] if grads is None else list(grads)
         if len(found) != len(self.params):
             raise ValueError(f"{len(found)} gradients for {len(self.params)} parameters")
-        self.t += 1
         for i, (p, g) in enumerate(zip(self.params, found, strict=True)):
             if g is not None:
-                self.update(p.data, g.data, *(slot[i] for slot in self.slots.values()))
+                self.steps[i] += 1
+                self.update(p.data, g.data, int(self.steps[i]), *(slot[i] for slot in self.slots.values()))
                 p.bump()
 
-    def update(self, p: Any, g: Any, *slots: Any) -> None:
-        raise NotImplementedError("an optimiser writes update(p, g, *slots)")
+    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
+        """Move the array p along its gradient g, for the t-th time, counted from 1."""
+        raise NotImplementedError("an optimiser writes update(p, g, t, *slots)")
 
     def zero_grad(self) -> None:
         for p in self.params:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"t": np.array(self.t, np.int64), "lr": np.array(self.lr, np.float64)}
+        state: dict[str, Any] = {"steps": self.steps.copy(), "lr": np.array(self.lr, np.float64)}
         return state | {f"{name}.{i}": a.copy() for name, arrays in self.slots.items() for i, a in enumerate(arrays)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -55,7 +61,8 @@ class Optimizer:
         own = self.state_dict()
         if set(own) != set(state) or any(np.shape(state[k]) != own[k].shape for k in own):
             raise ValueError("optimiser state does not fit: another optimiser, or another model")
-        self.t, self.lr = int(state["t"]), float(state["lr"])
+        self.steps[...] = state["steps"]
+        self.lr = float(state["lr"])
         for name, arrays in self.slots.items():
             for i, a in enumerate(arrays):
                 a[...] = state[f"{name}.{i}"]
@@ -68,11 +75,11 @@ class SGD(Optimizer):
         super().__init__(params, lr, ["momentum"] if momentum else [])
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def update(self, p: Any, g: Any, *slots: Any) -> None:
+    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
         if self.weight_decay:
             g = g + self.weight_decay * p
         if slots:
-            slots[0][...] = g if self.t == 1 else self.momentum * slots[0] + g
+            slots[0][...] = g if t == 1 else self.momentum * slots[0] + g
             g = slots[0]
         p -= self.lr * g
 
@@ -84,7 +91,7 @@ class RMSprop(Optimizer):
         super().__init__(params, lr, ["v"])
         self.alpha, self.eps = alpha, eps
 
-    def update(self, p: Any, g: Any, *slots: Any) -> None:
+    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
         (v,) = slots
         v += (1 - self.alpha) * (g * g - v)
         p -= self.lr * g / (np.sqrt(v) + self.eps)
@@ -97,7 +104,7 @@ class Adagrad(Optimizer):
         super().__init__(params, lr, ["v"])
         self.eps = eps
 
-    def update(self, p: Any, g: Any, *slots: Any) -> None:
+    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
         (v,) = slots
         v += g * g
         p -= self.lr * g / (np.sqrt(v) + self.eps)
@@ -113,9 +120,9 @@ class AdamW(Optimizer):
         super().__init__(params, lr, ["m", "v"])
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def update(self, p: Any, g: Any, *slots: Any) -> None:
+    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
         m, v = slots
-        adam_update(p, m, v, g, self.lr, *self.betas, self.eps, self.weight_decay, self.t)
+        adam_update(p, m, v, g, self.lr, *self.betas, self.eps, self.weight_decay, t)
 
 
 class Adam(AdamW):

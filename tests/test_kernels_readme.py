@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import minigen.optim  # noqa: F401  so that every kernel is registered
 from minigen.dispatch import REGISTRY
 
+ROOT = Path(__file__).resolve().parent.parent
 ROWS = [
     [cell.strip().strip("`") for cell in line.strip("|\n").split("|")]
     for line in (ROOT / "kernels" / "README.md").read_text().splitlines()

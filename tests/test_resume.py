@@ -113,7 +113,7 @@ def test_ctrl_c_saves_and_exits_cleanly(whole, tmp_path):
 
 
 def test_wgan_gp_resumes_in_process(tmp_path):
-    options = {"net": "mlp", "n_critic": 2, "checkpoint_every": 3, "log_every": 1}
+    options = {"net": "mlp", "n_critic": 2, "checkpoint_every": 3, "log_every": 1, "lr_schedule": "constant"}
     train(WGANGP(**options, steps=8, out=str(tmp_path / "a")))
     train(WGANGP(**options, steps=4, out=str(tmp_path / "b")))
     train(WGANGP(**options, steps=8, out=str(tmp_path / "b"), resume=True))

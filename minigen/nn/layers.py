@@ -200,7 +200,7 @@ class Sequential(list[Callable[[Tensor], Tensor]]):
         i = 0
         while i < len(self):
             layer, follower = self[i], self[i + 1] if i + 1 < len(self) else None
-            if isinstance(follower, (ReLU, LeakyReLU)) and isinstance(layer, Fusing):
+            if isinstance(layer, Fusing) and isinstance(follower, (ReLU, LeakyReLU)) and follower.negative_slope >= 0:
                 x = layer(x, follower.negative_slope)
                 i += 2
             else:

@@ -146,6 +146,19 @@ class Power(Op):
         return dx, dp
 
 
+class PowerBy(Op):
+    """y = x^p for a number p: dx = p x^(p-1) dy; for p = 0 that is zero, whatever x."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def forward(self, x):
+        return x**self.p
+
+    def backward(self, d):
+        return (d * 0.0 if self.p == 0 else d * self.p * power(self.inputs[0], self.p - 1),)
+
+
 class Square(Op):
     def forward(self, x):
         return x * x
@@ -160,10 +173,19 @@ class Astype(Op):
         self.dtype = np.dtype(dtype)
 
     def forward(self, x):
+        self.source = x.dtype
         return x.astype(self.dtype)
 
     def backward(self, d):
-        return (d.astype(self.inputs[0].dtype),)
+        return (d.astype(self.source),)
+
+
+class AstypeInteger(NonDifferentiable):
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+
+    def forward(self, x):
+        return x.astype(self.dtype)
 
 
 class Compare(NonDifferentiable):
@@ -199,7 +221,9 @@ def neg(x: Tensor) -> Tensor:
 
 def power(x: Any, p: Any) -> Tensor:
     """x ** p. The gradient with respect to p needs x > 0."""
-    return Square()(x) if type(p) in (int, float) and p == 2 else Power()(*pair(x, p))
+    if isinstance(x, Tensor) and isinstance(p, (int, float)):
+        return Square()(x) if p == 2 else PowerBy(p)(x)
+    return Power()(*pair(x, p))
 
 
 def square(x: Tensor) -> Tensor:
@@ -207,7 +231,9 @@ def square(x: Tensor) -> Tensor:
 
 
 def astype(x: Tensor, dtype: Any) -> Tensor:
-    return x if x._data.dtype == dtype else Astype(dtype)(x)
+    if x._data.dtype == dtype:
+        return x
+    return Astype(dtype)(x) if np.dtype(dtype) in FLOATS else AstypeInteger(dtype)(x)
 
 
 def compare(relation: Callable[[Any, Any], Any], x: Any, y: Any) -> Tensor:

@@ -8,6 +8,7 @@ its own gradient is one line: (ddx + ddb) times the mask.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,26 @@ from minigen.ops.shape import reshape
 from minigen.tensor import Tensor
 
 
+def act(a, slope):
+    """Leaky ReLU. ReLU of -inf is 0, not 0 * inf; NaN stays NaN."""
+    return np.where(a.real <= 0, slope * a if slope else 0, a).astype(a.dtype)
+
+
+def through(d, y, slope):
+    """d act', read off the sign of y."""
+    return np.where(y.real > 0, d, slope * d if slope else 0).astype(d.dtype)
+
+
 @kernel("bias_act")
 def bias_act_forward(x_ncl, bias_c, negative_slope):
     """-> y (N, C, L)."""
-    y_ncl = x_ncl + bias_c[:, None]
-    return np.where(y_ncl.real > 0, y_ncl, negative_slope * y_ncl).astype(x_ncl.dtype)
+    return act(x_ncl + bias_c[:, None], negative_slope)
 
 
 @kernel("bias_act")
 def bias_act_backward(dy_ncl, y_ncl, negative_slope):
     """-> dx (N, C, L), dbias (C,)."""
-    dx_ncl = np.where(y_ncl.real > 0, dy_ncl, negative_slope * dy_ncl).astype(dy_ncl.dtype)
+    dx_ncl = through(dy_ncl, y_ncl, negative_slope)
     return dx_ncl, dx_ncl.sum(axis=(0, 2))
 
 
@@ -60,11 +70,22 @@ class BiasActGrad(Op):
         return ((terms[0] if len(terms) == 1 else terms[0] + terms[1]) * mask,)
 
 
+def by_channel(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(N, C, ...) -> (N, C, L). Counted, because reshape's -1 has no answer for an empty batch."""
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def check_slope(negative_slope: float) -> None:
+    if not negative_slope >= 0:
+        raise ValueError(f"a fused activation reads its mask off the output's sign: negative_slope >= 0, not {negative_slope}")
+
+
 def bias_act(x: Tensor, bias: Tensor, negative_slope: float = 1.0) -> Tensor:
     """x (N, C, ...) plus bias (C,), then a leaky ReLU with `negative_slope` (1: none, 0: ReLU)."""
     if bias.shape != x.shape[1:2]:
         raise ValueError(f"bias_act: a bias of shape {bias.shape} for {x.shape[1]} channels")
-    y = BiasAct(negative_slope)(x if x.ndim == 3 else reshape(x, (x.shape[0], x.shape[1], -1)), bias)
+    check_slope(negative_slope)
+    y = BiasAct(negative_slope)(x if x.ndim == 3 else reshape(x, by_channel(x.shape)), bias)
     return y if x.ndim == 3 else reshape(y, x.shape)
 
 

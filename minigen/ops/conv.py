@@ -113,7 +113,7 @@ class Conv2dWeightGrad(_Conv):
 
 
 def _pair(value: Any, name: str, least: int) -> Pair:
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in pair):
         raise ValueError(f"{name} is one or two integers of at least {least}, not {value!r}")
     return int(pair[0]), int(pair[1])

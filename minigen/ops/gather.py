@@ -55,7 +55,7 @@ class ScatterAdd(Op):
 
 
 def _as_index(index: Any, size: int) -> Any:
-    index = index._data if isinstance(index, Tensor) else np.asarray(index)
+    index = np.array(index._data if isinstance(index, Tensor) else index)  # a copy: backward needs it as it was
     if index.dtype.kind not in "iu":
         raise TypeError(f"an index is made of integers, not {index.dtype}")
     if index.size and not (int(index.min()) >= 0 and int(index.max()) < size):

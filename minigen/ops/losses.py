@@ -20,11 +20,19 @@ from minigen.ops.reduce import logsumexp, mean, sum
 from minigen.tensor import Tensor
 
 
+def _for(x: Tensor, target: Any, name: str) -> Tensor:
+    """The target as a Tensor. One that would broadcast x, (4, 1) against (4,) say, is refused: it averages the wrong pairs."""
+    t = as_tensor(target, x)
+    if np.broadcast_shapes(x.shape, t.shape) != x.shape:
+        raise ValueError(f"{name}: a target of shape {t.shape} for predictions of shape {x.shape}")
+    return t
+
+
 def bce_with_logits(x: Tensor, target: Any) -> Tensor:
     """Binary cross-entropy of sigmoid(x) against `target` in [0, 1] (a number, or a Tensor that broadcasts to x)."""
     if isinstance(target, (int, float)):  # the two targets of a GAN, without a multiplication
         return mean(softplus(x)) if target == 0 else mean(softplus(-x)) if target == 1 else mean(softplus(x) - x * target)
-    return mean(softplus(x) - mul(x, target))
+    return mean(softplus(x) - mul(x, _for(x, target, "bce_with_logits")))
 
 
 def cross_entropy(x: Tensor, target: Any) -> Tensor:
@@ -40,12 +48,12 @@ def cross_entropy(x: Tensor, target: Any) -> Tensor:
 
 def mse(x: Tensor, target: Any) -> Tensor:
     """Mean squared error."""
-    return mean(square(sub(x, target)))
+    return mean(square(sub(x, _for(x, target, "mse"))))
 
 
 def hinge(x: Tensor, target: Any) -> Tensor:
     """Mean of max(0, 1 - target * x) for targets +1 and -1."""
-    return mean(relu(sub(1.0, mul(as_tensor(target, x), x))))
+    return mean(relu(sub(1.0, mul(_for(x, target, "hinge"), x))))
 
 
 _CLASSES = np.array([0, 3, 1])

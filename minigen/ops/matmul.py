@@ -7,6 +7,7 @@ and every higher order follows from the same line. `linear` is y = x W^T + b wit
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minigen.autograd import Op
@@ -72,7 +73,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x has {x.shape[-1]} features, the weight {weight.shape} wants {weight.shape[1]}")
     # One 2-D product whatever the leading axes: a batched product would give W a gradient to sum over the batch.
-    y = Linear()(x if x.ndim == 2 else reshape(x, (-1, x.shape[-1])), weight)
+    y = Linear()(x if x.ndim == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), weight)
     if bias is not None:
         y = bias_act(y, bias, negative_slope)
     elif negative_slope != 1.0:

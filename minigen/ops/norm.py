@@ -15,17 +15,20 @@ as an expression: see `_batch_norm_gradient`, which a reader may take as the def
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from minigen.autograd import Op, vjp
+from minigen.autograd import Op
 from minigen.dispatch import kernel
 from minigen.ops.arithmetic import square
+from minigen.ops.bias_act import act, by_channel, check_slope, through
 from minigen.ops.elementwise import sqrt
 from minigen.ops.example import example
 from minigen.ops.piecewise import leaky_relu
 from minigen.ops.shape import reshape
+from minigen.ops.vjp import vjp
 from minigen.tensor import Tensor
 
 
@@ -35,15 +38,15 @@ def batch_norm_forward(x_ncl, weight_c, bias_c, eps, negative_slope):
     mean_c = x_ncl.mean(axis=(0, 2))
     centred = x_ncl - mean_c[:, None]
     inv_std_c = 1.0 / np.sqrt((centred * centred).mean(axis=(0, 2)) + eps)
-    y_ncl = centred * (weight_c * inv_std_c)[:, None] + bias_c[:, None]
-    return np.where(y_ncl.real > 0, y_ncl, negative_slope * y_ncl).astype(x_ncl.dtype), mean_c, inv_std_c
+    y_ncl = act(centred * (weight_c * inv_std_c)[:, None] + bias_c[:, None], negative_slope)
+    return y_ncl, mean_c, inv_std_c
 
 
 @kernel("norm")
 def batch_norm_backward(dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c, negative_slope):
     """-> dx (N, C, L), dweight (C,), dbias (C,)."""
     m = x_ncl.shape[0] * x_ncl.shape[2]
-    d = np.where(y_ncl.real > 0, dy_ncl, negative_slope * dy_ncl).astype(dy_ncl.dtype)
+    d = through(dy_ncl, y_ncl, negative_slope)
     xh = (x_ncl - mean_c[:, None]) * inv_std_c[:, None]
     dbias_c = d.sum(axis=(0, 2))
     dweight_c = (d * xh).sum(axis=(0, 2))
@@ -170,7 +173,8 @@ def batch_norm(
     nothing moves.
     """
     shape = x.shape
-    flat = reshape(x, (shape[0], shape[1], -1))
+    check_slope(negative_slope)
+    flat = reshape(x, by_channel(shape))
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm outside training needs running statistics")
@@ -195,7 +199,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     inner = weight.shape
     if x.shape[x.ndim - len(inner) :] != inner:
         raise ValueError(f"layer_norm: x {x.shape} does not end in the normalised shape {inner}")
-    y = LayerNorm(eps)(reshape(x, (-1, weight.size)), reshape(weight, (-1,)), reshape(bias, (-1,)))
+    rows = math.prod(x.shape[: x.ndim - len(inner)])
+    y = LayerNorm(eps)(reshape(x, (rows, weight.size)), reshape(weight, (-1,)), reshape(bias, (-1,)))
     return reshape(y, x.shape)
 
 

@@ -22,7 +22,7 @@ class LeakyReLU(Op):
         if self.slope == 0.0:
             return np.maximum(x, 0)
         y = x * x.dtype.type(self.slope)
-        return np.maximum(x, y, out=y) if self.slope < 1 else np.minimum(x, y, out=y)
+        return np.maximum(x, y) if self.slope < 1 else np.minimum(x, y)
 
     def backward(self, d):
         x = self.inputs[0]._data
@@ -118,7 +118,8 @@ def minimum(x: Any, y: Any) -> Tensor:
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where `condition` (a boolean Tensor or array) holds, else y; all three broadcast."""
-    return Where(condition._data if isinstance(condition, Tensor) else np.asarray(condition))(*pair(x, y))
+    held = np.array(condition._data if isinstance(condition, Tensor) else condition)  # a copy: backward needs it as it was
+    return Where(held)(*pair(x, y))
 
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigen.autograd import NonDifferentiable, Op
 from minigen.ops.arithmetic import broadcast_to, square
-from minigen.ops.elementwise import exp, log
+from minigen.ops.elementwise import exp
 from minigen.ops.example import distinct, example
 from minigen.tensor import Tensor
 
@@ -55,6 +55,23 @@ class Max(Op):
         x = self.inputs[0]._data
         hit = (x == x.max(axis=self.axes, keepdims=True)).astype(x.dtype)
         return (dy * Tensor(hit / hit.sum(axis=self.axes, keepdims=True)),)
+
+
+class LogSumExp(Op):
+    """y = m + log sum_i exp(x_i - m) with m = max x, which cannot overflow; dx = dy exp(x - y)."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+
+    def forward(self, x):
+        m = x.max(axis=self.axes, keepdims=True)
+        m = np.where(np.isfinite(m), m, 0)  # all -inf, or a +inf: nothing to shift by
+        with np.errstate(divide="ignore", over="ignore"):
+            self.y = np.log(np.exp(x - m).sum(axis=self.axes, keepdims=True)) + m
+        return self.y
+
+    def backward(self, dy):
+        return (dy * exp(self.inputs[0] - self.output(self.y)),)
 
 
 class Argmax(NonDifferentiable):
@@ -115,10 +132,9 @@ def argmin(x: Tensor, dim: int | None = None) -> Tensor:
 
 
 def logsumexp(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """log sum_i exp(x_i) = m + log sum_i exp(x_i - m), with m = max x held constant: it cancels in every derivative."""
+    """log sum_i exp(x_i), without overflow."""
     axes = _axes(dim, x.ndim)
-    m = Tensor(x._data.max(axis=axes, keepdims=True))
-    return _squeeze(log(sum(exp(x - m), dim, True)) + m, axes, keepdim)
+    return _squeeze(LogSumExp(axes)(x), axes, keepdim)
 
 
 EXAMPLES = {

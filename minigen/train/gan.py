@@ -14,7 +14,7 @@ D tells data x from fakes G(z); G learns from D's verdict. D gives logits; s is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tyro
 
@@ -30,6 +30,7 @@ Loss = Literal["nonsaturating", "minimax", "lsgan", "hinge"]
 
 def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
     """Scores (N,) of data and of fakes -> what D minimises."""
+    _check(loss)
     if loss == "lsgan":
         return (ops.mse(real, 1.0) + ops.mse(fake, 0.0)) * 0.5
     if loss == "hinge":
@@ -39,6 +40,7 @@ def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
 
 def generator_loss(loss: Loss, fake: Tensor) -> Tensor:
     """Scores (N,) of fakes -> what G minimises."""
+    _check(loss)
     if loss == "lsgan":
         return ops.mse(fake, 1.0) * 0.5
     if loss == "hinge":
@@ -46,6 +48,11 @@ def generator_loss(loss: Loss, fake: Tensor) -> Tensor:
     if loss == "minimax":
         return -ops.bce_with_logits(fake, 0)
     return ops.bce_with_logits(fake, 1)
+
+
+def _check(loss: str) -> None:
+    if loss not in get_args(Loss):
+        raise ValueError(f"no GAN loss is called {loss!r}; choose from {', '.join(get_args(Loss))}")
 
 
 def add_penalty(loss: Tensor, params: list[Tensor], l1: float, l2: float) -> Tensor:

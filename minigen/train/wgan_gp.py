@@ -19,7 +19,7 @@ expression, and the optimiser's `grad` differentiates it again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -37,6 +37,8 @@ Penalty = Literal["two-sided", "one-sided", "fake", "real"]
 
 def gradient_penalty(penalty: Penalty, critic: Any, x: Tensor, y: Tensor, labels: Any = None) -> Tensor:
     """P of the table above for data x and fakes y, both (N, ...): a scalar that can be differentiated once more."""
+    if penalty not in get_args(Penalty):
+        raise ValueError(f"no penalty is called {penalty!r}; choose from {', '.join(get_args(Penalty))}")
     if penalty in ("two-sided", "one-sided"):
         e = rand(len(x), *(1 for _ in x.shape[1:])).data
         at = Tensor(e * x.data + (1 - e) * y.data, requires_grad=True)

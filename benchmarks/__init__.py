@@ -1,0 +1,7 @@
+"""What training steps and kernels cost, beside the hardware's limit and beside PyTorch.
+
+    python -m benchmarks steps [NAME ...]       whole training steps; one file each in benchmarks/steps/
+    python -m benchmarks kernels [STEM ...]     single kernels; one file each beside this one, named as in kernels/
+
+Adding one is writing one file: what it holds is described in `harness/step.py` and `harness/case.py`.
+"""

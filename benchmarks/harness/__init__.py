@@ -1,0 +1,1 @@
+"""What all benchmarks share: the command line, the clock, the ceilings, the comparison with a reference, the tables."""

@@ -1,0 +1,108 @@
+"""The command line. Bad input gives one line on stderr and exit code 2; a benchmark that disagrees, exit code 1.
+
+Nothing heavy is imported before the arguments are known: Numba and BLAS read the number of threads when they are loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line that suggest the flag that was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        marker = "unrecognized arguments: "
+        if message.startswith(marker):
+            word = message.removeprefix(marker).split()[0]
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            message = f"unknown {word!r}{suggest(word, flags)}"
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant; to be put after "unknown ..."."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; choose from {', '.join(known)}"
+
+
+def _positive(kind: Any) -> Any:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not positive")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
+    return parse
+
+
+def _parsers() -> dict[str, Parser]:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=_positive(int), metavar="N", help="cores to use (default: all)")
+    common.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
+    common.add_argument("--torch", action="store_true", help="time PyTorch (eager) on the same work beside it")
+    made = {}
+    for name, what, each in (("steps", "NAME", 10.0), ("kernels", "STEM", 0.5)):
+        parser = Parser(f"python -m benchmarks {name}", parents=[common], allow_abbrev=False)
+        parser.add_argument("names", nargs="*", metavar=what, help=f"which {name} (default: all)")
+        parser.add_argument(
+            "--seconds", type=_positive(float), default=each, metavar="S", help=f"time for each (default: {each:g})"
+        )
+        made[name] = parser
+    made["steps"].add_argument("--device", default="cpu", help="where to compute: cpu or cuda (default: cpu)")
+    made["steps"].add_argument("--profile", action="store_true", help="also show where minigen's time goes, op by op")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    parsers = _parsers()
+    if not args or args[0] in ("-h", "--help"):
+        print(f"{(sys.modules['benchmarks'].__doc__ or '').strip()}\n\n--help after either lists its options.")
+        return 0
+    if args[0] not in parsers:
+        print(f"python -m benchmarks: unknown {args[0]!r}{suggest(args[0], parsers)}", file=sys.stderr)
+        return 2
+    try:
+        options = parsers[args[0]].parse_args(args[1:])
+    except SystemExit as e:
+        return int(e.code or 0)
+    if options.threads:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
+    from minigen.errors import UserError  # NumPy, and with it BLAS, is loaded here
+
+    try:
+        return _run(args[0], options)
+    except UserError as e:
+        print(f"python -m benchmarks {args[0]}: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: str, options: argparse.Namespace) -> int:
+    from minigen.kernels import threads
+
+    from benchmarks.harness import kernels, report, steps
+    from minigen.errors import UserError
+
+    report.check_path(options.json)
+    if options.torch:
+        report.require_torch()
+    if options.threads:
+        try:
+            threads.set_num_threads(options.threads)
+        except ValueError as e:
+            raise UserError(f"--threads: {e}") from e
+    run = steps.run if command == "steps" else kernels.run
+    return run(options)

@@ -1,0 +1,109 @@
+"""`python -m benchmarks kernels`: single kernels, beside the hardware's ceilings and beside PyTorch.
+
+A ceiling is the best of many runs, and so is a kernel's time here: both say what the hardware allows. (Medians are in the
+JSON file, where noise shows.) The share is what the ceiling alone would take, over what the kernel takes: the ceiling of
+products (gemm) or that of copies from memory (copy), whichever takes longer for the case's operations and bytes. It passes
+100 % where the data came from a cache. A kernel that disagrees with its reference is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from minigen.kernels import threads
+
+from benchmarks.harness import ceilings, clock, registry, report
+from benchmarks.harness.agree import Disagreement
+from benchmarks.harness.case import Case, as_torch, copies, copy, dispatched, is_compiled, rotating, verify
+from benchmarks.harness.worker import Worker
+
+Entry = dict[str, Any]
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command. Returns 0, or 1 if a kernel disagreed (the others are timed all the same)."""
+    modules = registry.load("benchmarks", "stem", options.names)
+    report.say_machine()
+    limits = ceilings.measure(min(0.5, options.seconds))
+    report.say(f"Ceilings: gemm {limits.gflops:.0f} GFLOP/s, copy {limits.gbs:.0f} GB/s. Float32, best of many.")
+    found: dict[str, dict[str, Entry]] = {}
+    failed = 0
+    with ExitStack() as stack:
+        torch = stack.enter_context(Worker(TorchKernels)) if options.torch else None
+        for stem, module in modules.items():
+            here: dict[str, dict[str, Entry]] = {}
+            for i, case in enumerate(module.cases()):
+                try:
+                    if torch:
+                        torch.call("prepare", stem, i)
+                    entry = measure(case, limits, options.seconds, torch)
+                except Disagreement as e:
+                    print(f"{case.kernel} ({case.shape}) disagrees and is not timed: {e}", file=sys.stderr)
+                    failed += 1
+                    continue
+                here.setdefault(case.kernel, {})[case.shape] = entry
+            _show(here, options.torch)
+            found |= here
+    report.write_json(options.json, {"device": "cpu", "kernels": found, "ceilings": vars(limits)})
+    return 1 if failed else 0
+
+
+class TorchKernels:
+    """PyTorch's side of one case after another, in its own process."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(threads.get_num_threads())
+
+    def prepare(self, stem: str, i: int) -> None:
+        """Take up case `i` of the stem. Raises Disagreement if PyTorch does not compute what the reference does."""
+        case: Case = registry.load("benchmarks", "stem", [stem])[stem].cases()[i]
+        args = _arguments(case)
+        verify(case, args, case.torch, as_torch)
+        self.block = clock.block(rotating(case.torch, [as_torch(copy(args)) for _ in range(copies(args))]))
+
+
+def _arguments(case: Case) -> tuple[Any, ...]:
+    return case.args(np.random.default_rng(0))
+
+
+def measure(case: Case, limits: ceilings.Ceilings, seconds: float, torch: Worker | None = None) -> Entry:
+    """Verify (which also compiles), then time; in turns with `torch`, which has prepared the same case."""
+    args, kernel = _arguments(case), dispatched(case.kernel)
+    error = verify(case, args, kernel)
+    blocks = {"minigen": clock.block(rotating(kernel, [copy(args) for _ in range(copies(args))]))}
+    if torch:
+        blocks["torch"] = torch.block
+    times = clock.alternate(blocks, seconds)
+    took = times["minigen"].best
+    products, traffic = limits.seconds(case.flops), limits.seconds(0, case.nbytes)
+    entry: Entry = times["minigen"].milliseconds() | {
+        "gflops": case.flops / took / 1e9,
+        "gbs": case.nbytes / took / 1e9,
+        "share": max(products, traffic) / took,
+        "ceiling": "gemm" if products >= traffic else "copy",
+        "error": error,
+        "implementation": "numba" if is_compiled(case.kernel) else "numpy reference",
+    }
+    if torch:
+        entry |= times["torch"].milliseconds("torch_")
+        entry["ratio"] = entry["torch_best_ms"] / entry["best_ms"]
+    return entry
+
+
+def _show(found: dict[str, dict[str, Entry]], torch: bool) -> None:
+    columns = ["", "best ms", "GFLOP/s", "GB/s", "share of", "error"] + (["torch ms", "ratio"] if torch else [])
+    for kernel, entries in found.items():
+        rows = []
+        for shape, e in entries.items():
+            row = [shape, f"{e['best_ms']:.3f}", f"{e['gflops']:.1f}", f"{e['gbs']:.1f}"]
+            row += [f"{e['share']:.0%} {e['ceiling']}", f"{e['error']:.0e}"]
+            rows.append(row + ([f"{e['torch_best_ms']:.3f}", f"{e['ratio']:.2f}"] if torch else []))
+        compiled = next(iter(entries.values()))["implementation"] == "numba"
+        title = kernel if compiled else f"{kernel}: no compiled version, this is the NumPy reference"
+        report.print_table(title, columns, rows, (17, 8, 7, 5, 9, 5, 8, 5))

@@ -1,0 +1,1 @@
+"""The timed steps once more, in PyTorch: the way one would write them there."""

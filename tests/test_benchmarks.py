@@ -1,0 +1,188 @@
+"""The benchmarks: what they write, what they refuse, and that both sides of every comparison compute the same."""
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks are run from the project's folder, not installed
+
+from benchmarks.harness import clock, kernels, profile, registry
+from benchmarks.harness.agree import Disagreement, verified
+from benchmarks.harness.case import Case, as_torch, dispatched, verify
+from benchmarks.harness.cli import main
+from benchmarks.harness.step import products
+from minigen.dispatch import REGISTRY
+from minigen.models import gan as models
+from minigen.ops.matmul import MatMul
+
+STEPS = registry.names("benchmarks.steps")
+STEMS = registry.names("benchmarks")
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+
+
+def all_cases(stem: str) -> list[Case]:
+    return registry.load("benchmarks", "stem", [stem])[stem].cases()  # type: ignore[no-any-return]
+
+
+FIRST = {case.kernel: case for stem in reversed(STEMS) for case in reversed(all_cases(stem))}  # one of each kernel
+
+
+# --- the command line ---------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_timed_and_written_as_json(tmp_path):
+    file = tmp_path / "steps.json"
+    command = [sys.executable, "-m", "benchmarks", "steps", "mlp_gan", "--seconds", "0.2", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mlp_gan" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    content = json.loads(file.read_text())
+    assert content["device"] == "cpu"
+    step = content["steps"]["mlp_gan"]
+    assert 0 < step["best_ms"] <= step["q1_ms"] <= step["median_ms"] <= step["q3_ms"]
+    assert 0 < step["floor_ms"] < step["median_ms"]
+    assert {"processor", "cores", "threads", "blas", "versions", "date"} <= set(content["environment"])
+
+
+def test_kernels_are_timed_and_written_as_json(tmp_path, capsys):
+    file = tmp_path / "kernels.json"
+    assert main(["kernels", "gather", "--seconds", "0.01", "--json", str(file)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    content = json.loads(file.read_text())
+    assert set(content["kernels"]) == {"gather_forward", "scatter_add_forward"}
+    for entries in content["kernels"].values():
+        for entry in entries.values():
+            assert entry["gbs"] > 0 and entry["share"] > 0 and entry["error"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "arguments, hint",
+    [
+        (["steps", "mlp_gna"], "did you mean mlp_gan?"),
+        (["kernels", "cnov"], "did you mean conv?"),
+        (["stesp"], "did you mean steps?"),
+        (["steps", "--secnds", "1"], "did you mean --seconds?"),
+        (["steps", "--seconds", "-1"], "not positive"),
+        (["steps", "--device", "tpu"], "no device 'tpu'"),
+        (["kernels", "gather", "--json", "nowhere/x.json"], "no such folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(arguments, hint, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and hint in err and err.count("\n") == 1
+
+
+def test_torch_is_asked_for_but_missing(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["kernels", "gather", "--torch"]) == 2
+    assert "PyTorch is not installed" in capsys.readouterr().err
+
+
+# --- what disagrees is not timed ----------------------------------------------------------------------------------------
+
+
+def test_a_kernel_that_disagrees_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "dispatched", lambda name: lambda *args: dispatched(name)(*args) * 1.001)
+    file = tmp_path / "kernels.json"
+    assert main(["kernels", "gather", "--seconds", "0.01", "--json", str(file)]) == 1
+    err = capsys.readouterr().err
+    assert "gather_forward" in err and "disagrees and is not timed" in err and "1.0e-03" in err
+    assert json.loads(file.read_text())["kernels"] == {}
+
+
+def both(name):
+    """How to build a step, and its twin."""
+    module = registry.load("benchmarks.steps", "step", [name])[name]
+    return module.build, module.twin
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")  # those of importing PyTorch
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_has_a_twin_that_agrees(name):
+    errors = verified(*both(name))
+    assert errors["loss_error"] < 1e-5 and errors["gradient_error"] < 1e-4 and errors["update_error"] < 1e-2
+
+
+def other_learning_rate(twin):
+    twin.config.lr = 2.2e-4
+    twin.opt_g = twin.optimisers["G"] = twin.adam(twin.params_g)
+
+
+def other_weight(twin):
+    twin.params_d[0].data[0] *= 1.01
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change, what", [(other_learning_rate, "update G"), (other_weight, "loss|gradient")])
+def test_a_twin_that_disagrees_is_refused(change, what):
+    build, twin_of = both("mlp_gan")
+
+    def wrong(step):
+        twin = twin_of(step)
+        change(twin)
+        return twin
+
+    with pytest.raises(Disagreement, match=what):
+        verified(build, wrong)
+
+
+# --- what is counted and compared ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_file_is_named_after_the_stem_of_its_kernels(stem):
+    assert {REGISTRY[case.kernel][0] for case in all_cases(stem)} == {stem}
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kernel", sorted(FIRST))
+def test_kernel_reference_and_torch_compute_the_same(kernel):
+    case = FIRST[kernel]
+    args = case.args(np.random.default_rng(1))
+    assert verify(case, args, dispatched(kernel)) <= case.tolerance
+    assert verify(case, args, case.torch, as_torch) <= case.tolerance
+
+
+def test_products_are_counted_layer_by_layer():
+    mlp = products(models.mlp_generator((1, 28, 28)).body, 64, (100,))
+    assert mlp.all == 64 * (100 * 256 + 256 * 256 + 256 * 784)
+    conv = products(models.dcgan_discriminator((1, 28, 28)).body, 2, (1, 28, 28))
+    assert (conv.first, conv.last) == (2 * 64 * 16 * 14 * 14, 2 * 128 * 7 * 7)
+    assert conv.all == conv.first + 2 * 128 * 64 * 16 * 7 * 7 + conv.last
+    transposed = products(models.dcgan_generator((3, 32, 32)).body, 1, (100,))
+    assert transposed.last == 64 * 3 * 16 * 16 * 16
+
+
+def test_a_profile_adds_up_and_leaves_no_trace():
+    step = registry.load("benchmarks.steps", "step", ["mlp_gan"])["mlp_gan"].build()
+    forward = MatMul.forward
+    found = profile.measure(step.run, 0.01)
+    table = found.table
+    assert MatMul.forward is forward
+    assert sum(seconds for _, seconds in table.values()) == pytest.approx(found.seconds)
+    assert table["Linear"][0] == 15 and table["optimiser"][0] == 2 and table["loader"][0] == 1
+    assert all(seconds >= 0 for _, seconds in table.values())
+
+
+def test_blocks_alternate():
+    order = []
+
+    def record(name):
+        return lambda seconds: order.append(name) or [seconds]
+
+    times = clock.alternate({"a": record("a"), "b": record("b")}, 0.0)
+    assert order == ["a", "b"] and times["a"].best == 0.0

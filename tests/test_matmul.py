@@ -1,0 +1,139 @@
+"""Matrix products and the linear layer: against PyTorch, for every combination of axes, on both back ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigen as mg
+from minigen import ops
+
+SHAPES = [
+    ((3, 4), (4, 2)),
+    ((1, 1), (1, 1)),
+    ((4,), (4,)),
+    ((4,), (4, 2)),
+    ((3, 4), (4,)),
+    ((2, 3, 4), (4, 2)),
+    ((3, 4), (5, 4, 2)),
+    ((2, 1, 3, 4), (5, 4, 2)),
+    ((4,), (2, 4, 3)),
+    ((2, 3, 4), (4,)),
+    ((0, 4), (4, 2)),
+    ((3, 0), (0, 2)),
+    ((130, 70), (70, 90)),  # large enough for the threaded kernel
+]
+
+
+def ulps(ours, theirs, *arrays, dtype):
+    """Worst distance of our output and gradients from PyTorch's float64 answer: over its largest entry, in epsilons."""
+    torch = pytest.importorskip("torch")
+    arrays = [np.asarray(a, dtype) for a in arrays]
+    xs = [mg.tensor(a, requires_grad=True) for a in arrays]
+    ts = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    y, t = ours(*xs), theirs(torch, *ts)
+    assert y.shape == t.shape
+    v = np.random.default_rng(9).standard_normal(t.shape).astype(dtype)
+    found = [y, *mg.grad(y, xs, v)]
+    exact = [e.detach().numpy() for e in (t, *torch.autograd.grad(t, ts, torch.tensor(v, dtype=torch.float64)))]
+    assert [f.dtype for f in found] == [dtype] * len(found)
+    worst = [np.abs(f.data - e).max(initial=0) / (np.abs(e).max(initial=0) or 1) for f, e in zip(found, exact, strict=True)]
+    return np.max(worst) / np.finfo(dtype).eps
+
+
+def normal(*shape):
+    return np.random.default_rng(len(shape)).standard_normal(shape)
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("a", "b"), SHAPES)
+def test_matmul_is_torchs(a, b, dtype, back_end):
+    # A sum of K products carries at most K/2 epsilons of the sum of their sizes; 130 is the longest here.
+    with mg.mode(back_end):
+        assert ulps(ops.matmul, lambda t, x, y: x @ y, normal(*a), normal(*b), dtype=dtype) < 65
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("leading", [(3,), (2, 5), (), (1,), (70,)])
+@pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])
+def test_linear_is_torchs(leading, slope, dtype, back_end):
+    def theirs(t, x, w, b):
+        return t.nn.functional.leaky_relu(t.nn.functional.linear(x, w, b), slope)
+
+    with mg.mode(back_end):
+        n = ulps(lambda x, w, b: ops.linear(x, w, b, slope), theirs, normal(*leading, 4), normal(3, 4), normal(3), dtype=dtype)
+    assert n < 65
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+def test_linear_of_an_empty_batch(back_end):
+    with mg.mode(back_end):
+        x, w, b = (mg.tensor(np.ones(s, np.float32), requires_grad=True) for s in ((0, 4), (3, 4), 3))
+        y = ops.linear(x, w, b)
+        found = mg.grad(y, [x, w, b], np.ones((0, 3)))
+    assert y.shape == (0, 3)
+    assert [g.shape for g in found] == [(0, 4), (3, 4), (3,)] and not any(g.data.any() for g in found)
+
+
+def test_linear_without_bias():
+    def theirs(t, x, w):
+        return t.nn.functional.linear(x, w)
+
+    assert ulps(ops.linear, theirs, normal(5, 4), normal(3, 4), dtype=np.float32) < 16
+    assert ulps(
+        lambda x, w: ops.linear(x, w, negative_slope=0.2),
+        lambda t, x, w: t.nn.functional.leaky_relu(theirs(t, x, w), 0.2),
+        normal(5, 4), normal(3, 4), dtype=np.float32,
+    ) < 16  # fmt: skip
+
+
+def test_second_order_of_a_chain_of_products():
+    """<u, d/dA <v, A B A>>, against PyTorch's double backward."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    a, b, v, u = (rng.standard_normal((3, 3)) for _ in range(4))
+
+    def second(matrix, gradient, wrap):
+        x, y = matrix(a), matrix(b)
+        (g,) = gradient((x @ y @ x * wrap(v)).sum(), x, create_graph=True)
+        return gradient((g * wrap(u)).sum(), [x, y])
+
+    ours = second(lambda m: mg.tensor(m, requires_grad=True), mg.grad, mg.tensor)
+    theirs = second(lambda m: torch.tensor(m, requires_grad=True), torch.autograd.grad, torch.tensor)
+    for g, h in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(g.data, h.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+def test_nan_stays_in_its_row(back_end):
+    a = np.ones((80, 70), np.float32)
+    a[7, 3] = np.nan
+    with mg.mode(back_end):
+        c = ops.matmul(mg.tensor(a), mg.tensor(np.ones((70, 60), np.float32))).data
+    assert np.isnan(c[7]).all() and np.isnan(c).sum() == 60
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+def test_dtypes_meet_in_the_wider_one(back_end):
+    """As for every other operator; and the same on both back ends."""
+    a, b = mg.tensor(np.ones((2, 3), np.float32), requires_grad=True), mg.tensor(np.ones((3, 2)), requires_grad=True)
+    with mg.mode(back_end):
+        c = a @ b
+        assert c.dtype == np.float64
+        assert [g.dtype for g in mg.grad(c.sum(), [a, b])] == [np.float32, np.float64]
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda: ops.matmul(mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((2, 3)))), "inner sizes differ"),
+        (lambda: mg.tensor(1.0) @ mg.tensor([1.0]), "at least one axis"),
+        (lambda: ops.linear(mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((4, 5)))), "x has 3 features, the weight"),
+        (lambda: ops.linear(*(mg.tensor(np.ones(s)) for s in ((2, 3), (4, 3), (5,)))), "a bias of shape"),
+    ],
+)
+def test_bad_shapes(f, message):
+    with pytest.raises(ValueError, match=message):
+        f()

@@ -1,0 +1,231 @@
+"""Every CPU kernel against its NumPy reference: values, signatures, threads, NaN, and memory that is not contiguous.
+
+The exact answer is the reference in float64, on the numbers that the kernel is given. A kernel may differ by as many
+epsilons of the largest entry as its longest sum has terms.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+
+import numpy as np
+import pytest
+
+import minigen as mg
+import minigen.ops  # these two fill the registry
+import minigen.optim
+from minigen import dispatch
+from minigen.dispatch import REGISTRY
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+
+
+def conv_cases(order):
+    """Arguments of one of the three convolutions, `order` naming which of x, w, y it takes and what it is told beside."""
+    geometries = [  # n, i, o, image, kernel, stride, padding, dilation
+        (1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0), (1, 1)),
+        (3, 2, 5, (9, 7), (3, 2), (2, 1), (1, 2), (1, 2)),
+        (2, 3, 1, (6, 11), (1, 5), (1, 3), (0, 2), (1, 1)),
+        (7, 24, 17, (14, 13), (4, 4), (2, 2), (1, 1), (1, 1)),
+        (2, 19, 33, (8, 8), (3, 3), (1, 1), (2, 2), (2, 2)),
+    ]
+    for n, i, o, size, kernel, stride, padding, dilation in geometries:
+        out = tuple(
+            (h + 2 * p - d * (k - 1) - 1) // s + 1
+            for h, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+        )
+        shapes = {"x": (n, i, *size), "w": (o, i, *kernel), "y": (n, o, *out)}
+        beside = {"xw": (), "yw": (size,), "xy": (kernel,)}[order]
+        yield (*(shapes[letter] for letter in order), stride, padding, dilation, *beside)
+
+
+# Lists of arguments. A tuple in SHAPES_FIRST positions stands for an array of that shape.
+ROWS = [(5, 3, 7), (1, 1, 2), (33, 17, 1), (6, 64, 49), (2, 130, 5)]  # (N, C, L)
+FLAT = [(1, 1), (5, 7), (64, 33), (130, 257)]  # (N, D)
+MATRICES = [((1, 1), (1, 1)), ((5, 7), (7, 3)), ((64, 100), (100, 1)), ((130, 257), (257, 190)), ((3, 4, 5), (5, 2))]
+
+
+def _norm_backward(n, c, l):
+    return (n, c, l), (n, c, l), (n, c, l), (c,), (c,), (c,), 0.2
+
+
+CASES = {
+    "matmul_forward": MATRICES,
+    "conv2d_forward": list(conv_cases("xw")),
+    "conv_transpose2d_forward": list(conv_cases("yw")),
+    "conv2d_weight_grad_forward": list(conv_cases("xy")),
+    "bias_act_forward": [((n, c, l), (c,), slope) for n, c, l in ROWS for slope in (1.0, 0.2, 0.0)],
+    "bias_act_backward": [((n, c, l), (n, c, l), slope) for n, c, l in ROWS for slope in (1.0, 0.2, 0.0)],
+    "batch_norm_forward": [((n, c, l), (c,), (c,), 1e-5, slope) for n, c, l in ROWS for slope in (1.0, 0.2)],
+    "batch_norm_backward": [_norm_backward(*ncl) for ncl in ROWS],
+    "layer_norm_forward": [((n, d), (d,), (d,), 1e-5) for n, d in FLAT if d > 1],
+    "layer_norm_backward": [((n, d), (n, d), (n,), (n,), (d,)) for n, d in FLAT],
+    "adam_update": [(s, s, s, s, 1e-3, 0.9, 0.999, 1e-8, 0.01, 3) for s in [(1,), (5, 7), (130, 257), (70_001,)]],
+    "gather_forward": [((5, 3), np.array([[0, 4], [4, 2]])), ((7,), np.array([6]))],
+    "scatter_add_forward": [((2, 2, 3), np.array([[0, 4], [4, 2]]), 5), ((1,), np.array([6]), 7)],
+}
+CHANGED = {"adam_update": 3}  # how many of the first arguments are written to
+POSITIVE = {"adam_update": {2}, "batch_norm_backward": {4}, "layer_norm_backward": {3}}  # a variance, 1 / std
+
+
+def is_shape(argument, name, position):
+    """Whether an argument stands for an array: a tuple, but not one of a convolution's pairs."""
+    return isinstance(argument, tuple) and not (name.startswith("conv") and position >= 2)
+
+
+def arrays_of(name, case, dtype, strided=False):
+    rng = np.random.default_rng(0)
+    found = []
+    for position, argument in enumerate(case):
+        if is_shape(argument, name, position):
+            a = rng.standard_normal(argument)
+            a = (np.abs(a) + 0.5 if position in POSITIVE.get(name, ()) else a).astype(dtype)
+            if strided and position >= CHANGED.get(name, 0):  # what is written to must be contiguous; what is read need not
+                roomy = np.full(tuple(2 * n + 1 for n in argument[::-1]), np.nan, dtype)
+                view = roomy[tuple(slice(1, None, 2) for _ in argument)].T
+                view[...] = a
+                a = view
+            argument = a
+        found.append(argument)
+    return found
+
+
+def outputs(f, name, arguments):
+    """What f returns, and after it the arguments it changes."""
+    result = f(*arguments)
+    returned = () if result is None else result if isinstance(result, tuple) else (result,)
+    return [np.asarray(a) for a in (*returned, *arguments[: CHANGED.get(name, 0)])]
+
+
+def kernel_of(name):
+    f = dispatch._find(REGISTRY[name][0], name, "cpu")
+    if f is None:
+        pytest.skip(f"{name} has no CPU kernel: the reference runs")
+    return f
+
+
+def terms(arguments):
+    """No sum is longer than the largest array."""
+    return max(16, *(a.size for a in arguments if isinstance(a, np.ndarray)))
+
+
+def test_every_function_is_compared():
+    assert set(CASES) == set(REGISTRY)
+
+
+@DTYPES
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_values(name, strided, dtype):
+    f = kernel_of(name)
+    for case in CASES[name]:
+        arguments = arrays_of(name, case, dtype, strided)
+        kept = [np.array(a) for a in arguments[CHANGED.get(name, 0) :]]
+        exact = outputs(REGISTRY[name][1], name, [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == dtype else a
+                                                  for a in arguments])  # fmt: skip
+        found = outputs(f, name, arguments)
+        assert [a.shape for a in found] == [a.shape for a in exact], case
+        assert [a.dtype for a in found] == [dtype] * len(found), case
+        for a, e in zip(found, exact, strict=True):
+            limit = min(terms(arguments), 2000) * np.finfo(dtype).eps * max(np.abs(e).max(initial=0), 1e-3)
+            np.testing.assert_allclose(a, e, rtol=0, atol=limit, err_msg=str(case))
+        for a, before in zip(arguments[CHANGED.get(name, 0) :], kept, strict=True):
+            np.testing.assert_array_equal(a, before, err_msg=f"{case}: an input was modified")
+
+
+@DTYPES
+@pytest.mark.parametrize("name", CASES)
+def test_one_thread_and_two_give_the_same_bits(name, dtype):
+    f = kernel_of(name)
+    import numba
+    from minigen.kernels.threads import get_num_threads, set_num_threads
+
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("a pool of one thread")
+    before = get_num_threads()
+    try:
+        for case in CASES[name]:
+            found = []
+            for threads in (1, 2, 2):
+                set_num_threads(threads)
+                found.append([a.tobytes() for a in outputs(f, name, arrays_of(name, case, dtype))])
+            assert found[0] == found[1] == found[2], case
+    finally:
+        set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_nan_reaches_the_same_places(name):
+    f, reference = kernel_of(name), REGISTRY[name][1]
+    for case in CASES[name]:
+        positions = [i for i, a in enumerate(case) if is_shape(a, name, i)]
+        for poisoned in positions:
+            pair = []
+            for g in (f, reference):
+                arguments = arrays_of(name, case, np.float32)
+                arguments[poisoned].flat[arguments[poisoned].size // 2] = np.nan
+                pair.append([np.isnan(a) for a in outputs(g, name, arguments)])
+            for found, expected in zip(*pair, strict=True):
+                np.testing.assert_array_equal(found, expected, err_msg=f"{case}, NaN in argument {poisoned}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_signatures(name):
+    """Same parameters, same order: a reader of one knows the others."""
+    stem, reference = REGISTRY[name]
+    if importlib.util.find_spec(f"minigen.kernels.{stem}") is None:
+        pytest.skip(f"no minigen/kernels/{stem}.py")
+    module = importlib.import_module(f"minigen.kernels.{stem}")
+    found = {
+        n: list(inspect.signature(getattr(module, n)).parameters) for n in (f"{name}_cpu", f"{name}_cuda") if hasattr(module, n)
+    }
+    expected = list(inspect.signature(reference).parameters)
+    assert found == dict.fromkeys(found, expected)
+
+
+def test_no_kernel_is_an_orphan():
+    """A kernel under a name that the dispatcher does not look for would never run, and nobody would notice."""
+    for stem in {s for s, _ in REGISTRY.values()}:
+        if importlib.util.find_spec(f"minigen.kernels.{stem}") is None:
+            continue
+        module = vars(importlib.import_module(f"minigen.kernels.{stem}"))
+        for device in ("_cpu", "_cuda"):
+            reached = [module.get(name + device) for name in REGISTRY]
+            assert [n for n, f in module.items() if n.endswith(device) and f not in reached] == []
+
+
+# --- the dispatcher
+
+
+def test_the_mode_decides(monkeypatch):
+    calls = []
+    monkeypatch.setattr(dispatch, "_find", lambda stem, name, device: lambda a: calls.append(device) or a)
+
+    @dispatch.kernel("nowhere")
+    def doubled(a):
+        return a * 2
+
+    monkeypatch.delitem(REGISTRY, "doubled")
+    ones = np.ones(2, np.float32)
+    assert doubled(ones).tolist() == [1, 1] and calls == ["cpu"]
+    with mg.mode("reference"):
+        assert doubled(ones).tolist() == [2, 2]
+        with mg.mode("auto"):
+            assert doubled(ones).tolist() == [1, 1]
+        assert doubled(ones).tolist() == [2, 2]
+    assert doubled(ones + 1j).tolist() == [2 + 2j] * 2  # the complex-step check runs on the reference
+    with pytest.raises(ValueError, match="mode is one of auto, reference, not 'fast'"), mg.mode("fast"):
+        pass
+
+
+def test_a_device_array_never_falls_back(monkeypatch):
+    @dispatch.kernel("nowhere")
+    def doubled(a):
+        return a * 2
+
+    monkeypatch.delitem(REGISTRY, "doubled")
+    assert doubled(np.ones(2)).tolist() == [2, 2]  # no CPU version: the reference
+    with pytest.raises(NotImplementedError, match=r"doubled has no CUDA version \(minigen/kernels/nowhere.py\)"):
+        doubled(memoryview(b"not a NumPy array"))
