@@ -2,8 +2,8 @@
 
 In one process they would not be two measurements. Measured with an MLP GAN step of 4 ms, on two cores:
 
-- Numba and PyTorch may share one OpenMP library and with it one pool of threads. After a kernel of minigen had run once,
-  every PyTorch step in that process took 20 ms instead of 4.
+- Where Numba's threads are OpenMP's, PyTorch may share their library and pool. After a kernel of minigen had run once, every
+  PyTorch step in that process took 20 ms instead of 4.
 - What the heap keeps for the next array, and what it returns to the system and must fault in again, depends on all that the
   process ever freed. With PyTorch loaded beside it, minigen's step took 900 page faults instead of 2,400, a third less time.
 
