@@ -17,6 +17,8 @@ waking the other threads takes longer than the product.
 more cores busy. Two tiles at SMALL, and twice as many for every 20 times the work, lose a few per cent of either.
 """
 
+import functools
+
 import numpy as np
 from numba import njit, prange
 
@@ -27,8 +29,9 @@ NARROW = 32         # rows or columns a tile has at least
 EDGE = 16           # tiles begin at multiples of this: a whole number of vector registers
 
 
-def _grid(m, n, k):
-    """Tiles down and across, as square as may be."""
+@functools.lru_cache(maxsize=1024)  # a network has few shapes, and Python takes longer over this than BLAS over a small tile
+def _tile(m, n, k):
+    """Rows and columns of a tile, as square as may be."""
     tiles, work, down, across = 1, SMALL, 1, 1
     while m * n * k >= work:
         tiles, work = 2 * tiles, 20 * work
@@ -39,7 +42,15 @@ def _grid(m, n, k):
             down *= 2
         else:
             break
-    return down, across
+    return _cut(m, down), _cut(n, across)
+
+
+@njit(cache=True)
+def _one(a_mk, b_kn, c_mn):
+    """Everything on this thread. NumPy's matmul might wake BLAS's own threads, which go on spinning beside ours."""
+    blas_threads = blas.only_one_thread()
+    blas.gemm(a_mk, b_kn, 0.0, c_mn)
+    blas.restore_threads(blas_threads)
 
 
 @njit(cache=True, parallel=True)
@@ -81,20 +92,19 @@ def _cut(length, parts):
 
 def matmul_forward_cpu(a_mk, b_kn):
     """c_mn, float32 or float64 as the inputs. Anything else (more axes, other dtypes) is left to NumPy's matmul."""
-    if a_mk.ndim != 2 or b_kn.ndim != 2 or a_mk.dtype != b_kn.dtype or a_mk.dtype not in (np.float32, np.float64):
+    if a_mk.ndim != 2 or b_kn.ndim != 2 or a_mk.dtype != b_kn.dtype or a_mk.dtype.char not in "fd" or not blas.available:
         return np.matmul(a_mk, b_kn)
     if a_mk.shape[1] != b_kn.shape[0]:
         raise ValueError(f"a_mk {a_mk.shape} has {a_mk.shape[1]} columns and b_kn {b_kn.shape} has {b_kn.shape[0]} rows")
     (m, k), n = a_mk.shape, b_kn.shape[1]
-    if m * n * k < SMALL or not blas.available:
-        return np.matmul(a_mk, b_kn)
     a_mk, b_kn = _adjacent(a_mk), _adjacent(b_kn)
     c_mn = np.empty((m, n), a_mk.dtype)
-    if n == 1:
+    if m * n * k < SMALL:
+        _one(a_mk, b_kn, c_mn)
+    elif n == 1:
         _pieces(a_mk, np.ascontiguousarray(b_kn[:, 0]), c_mn.reshape(m), _cut(m, 4))
     elif m == 1:
         _pieces(b_kn.T, np.ascontiguousarray(a_mk[0]), c_mn.reshape(n), _cut(n, 4))
     else:
-        down, across = _grid(m, n, k)
-        _tiles(a_mk, b_kn, c_mn, _cut(m, down), _cut(n, across))
+        _tiles(a_mk, b_kn, c_mn, *_tile(m, n, k))
     return c_mn

@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minigen.errors import UserError
+
 F = TypeVar("F", bound=Callable[..., Any])
 MODES = ("auto", "reference")
 REGISTRY: dict[str, tuple[str, Callable[..., Any]]] = {}  # function name -> (stem, reference)
@@ -76,6 +78,8 @@ def kernel(stem: str) -> Callable[[F], F]:
 
 def _find(stem: str, name: str, device: str) -> Callable[..., Any] | None:
     """Import `minigen.kernels.<stem>` (this is where Numba is first loaded) and take `<name>_<device>` from it."""
+    if importlib.util.find_spec("minigen.kernels") is None:
+        raise UserError("minigen runs from its source folder but is not installed: its kernels are missing. pip install -e .")
     module = f"minigen.kernels.{stem}"
     if importlib.util.find_spec(module) is None:
         return None

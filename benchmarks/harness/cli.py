@@ -79,12 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(e.code or 0)
     if options.threads:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
+    try:
+        return _report_errors(args[0], options)
+    except ModuleNotFoundError as e:
+        print(f"python -m benchmarks: {e}; from the project's root: pip install -e .", file=sys.stderr)
+        return 2
+
+
+def _report_errors(command: str, options: argparse.Namespace) -> int:
     from minigen.errors import UserError  # NumPy, and with it BLAS, is loaded here
 
     try:
-        return _run(args[0], options)
+        return _run(command, options)
     except UserError as e:
-        print(f"python -m benchmarks {args[0]}: {e}", file=sys.stderr)
+        print(f"python -m benchmarks {command}: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -5,12 +5,11 @@ A record is 1 label byte, then 3,072 pixel bytes: the red, the green and the blu
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from minigen.data.archive import read_archive
 from minigen.data.dataset import Dataset
 from minigen.data.resize import Size, fit_split
 from minigen.errors import UserError
@@ -43,7 +42,7 @@ def load_cifar10(path: Path, name: str = "cifar10", size: Size | None = None) ->
     Raises UserError when a batch is missing, cut off, or holds a label above 9.
     """
     if path.is_file():
-        batches = read_archive(path)
+        batches = unpack(path)
         where = str(path)
     else:
         place = find_cifar10(path)
@@ -62,19 +61,10 @@ def load_cifar10(path: Path, name: str = "cifar10", size: Size | None = None) ->
     return Dataset(name, train, labels, CLASSES, test, test_labels, SOURCE, notices)
 
 
-def read_archive(path: Path) -> dict[str, bytes]:
+def unpack(path: Path) -> dict[str, bytes]:
     """The batches found in a .tar.gz, by file name. Raises UserError when the archive is damaged."""
-    batches: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                file = Path(member.name).name
-                stream = archive.extractfile(member) if file in FILES else None
-                if stream is not None:
-                    batches[file] = stream.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise UserError(f"{path}: damaged archive ({error})") from error
-    return batches
+    batches = read_archive(path, lambda name: Path(name).name in FILES)
+    return {Path(name).name: data for name, data in batches.items()}
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

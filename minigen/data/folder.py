@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import tarfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from minigen.data import decoded
+from minigen.data.archive import read_archive
 from minigen.data.dataset import Dataset
 from minigen.data.decode import SUFFIXES, Entry, Header, decode, read_headers
 from minigen.data.resize import Size, choose_size, show
@@ -60,7 +59,7 @@ def load_folder(path: Path, size: Size | None = None) -> Dataset:
     state = decoded.fingerprint(path, files, size)
     dataset = decoded.load(path, state)
     if dataset is None:
-        entries, notices = _images(path, _read_archive(path) if files is None else files)
+        entries, notices = _images(path, _unpack(path) if files is None else files)
         dataset = _build(path, _arrange(path, entries), size, notices)
         decoded.save(dataset, path, state)
     return dataset
@@ -187,17 +186,7 @@ def _unreadable(error: OSError) -> None:
     raise UserError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
 
 
-def _read_archive(path: Path) -> list[Entry]:
-    """Every visible file in a .tar.gz, read into memory; nothing is unpacked to disk."""
-    files = []
-    try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                names = [name for name in member.name.split("/") if name not in ("", ".")]
-                if member.isfile() and not any(map(_hidden, names)):
-                    stream = archive.extractfile(member)
-                    assert stream is not None  # a regular file
-                    files.append(Entry("/".join(names), stream.read()))
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise UserError(f"{path}: damaged archive ({error})") from error
-    return files
+def _unpack(path: Path) -> list[Entry]:
+    """Every visible file in an archive."""
+    visible = read_archive(path, lambda name: not any(map(_hidden, name.split("/"))))
+    return [Entry(name, data) for name, data in visible.items()]

@@ -89,7 +89,7 @@ def _check_cifar10(file: RemoteFile, place: Path) -> list[Check]:
     if source is None:
         return [Check(file.name, False, MISSING)]
     try:
-        batches = cifar10.read_archive(source) if source.is_file() else cifar10.read_folder(source)
+        batches = cifar10.unpack(source) if source.is_file() else cifar10.read_folder(source)
     except UserError as error:
         return [Check(file.name, False, str(error))]
     return [

@@ -44,11 +44,13 @@ def bias_act_backward(dy_ncl, y_ncl, negative_slope):
 
 
 class BiasAct(Op):
+    """x (N, C, ...), bias (C,)."""
+
     def __init__(self, negative_slope: float) -> None:
         self.negative_slope = negative_slope
 
     def forward(self, x, bias):
-        self.y = bias_act_forward(x, bias, self.negative_slope)
+        self.y = bias_act_forward(x.reshape(by_channel(x.shape)), bias, self.negative_slope).reshape(x.shape)
         return self.y
 
     def backward(self, dy):
@@ -62,11 +64,15 @@ class BiasActGrad(Op):
         self.y, self.negative_slope = y, negative_slope
 
     def forward(self, dy):
-        return bias_act_backward(dy, self.y, self.negative_slope)
+        ncl = by_channel(dy.shape)
+        dx, dbias = bias_act_backward(dy.reshape(ncl), self.y.reshape(ncl), self.negative_slope)
+        return dx.reshape(dy.shape), dbias
 
     def backward(self, ddx, ddb):
         mask = Tensor(np.where(self.y > 0, 1.0, self.negative_slope).astype(self.y.dtype))
-        terms = [t for t in (ddx, None if ddb is None else reshape(ddb, (1, -1, 1))) if t is not None]
+        terms = [] if ddx is None else [ddx]
+        if ddb is not None:
+            terms.append(reshape(ddb, (-1,) + (1,) * (self.y.ndim - 2)))
         return ((terms[0] if len(terms) == 1 else terms[0] + terms[1]) * mask,)
 
 
@@ -85,8 +91,7 @@ def bias_act(x: Tensor, bias: Tensor, negative_slope: float = 1.0) -> Tensor:
     if bias.shape != x.shape[1:2]:
         raise ValueError(f"bias_act: a bias of shape {bias.shape} for {x.shape[1]} channels")
     check_slope(negative_slope)
-    y = BiasAct(negative_slope)(x if x.ndim == 3 else reshape(x, by_channel(x.shape)), bias)
-    return y if x.ndim == 3 else reshape(y, x.shape)
+    return BiasAct(negative_slope)(x, bias)
 
 
 EXAMPLES = {
