@@ -12,7 +12,7 @@ import numpy as np
 from minigen.data.dataset import to_uint8
 from minigen.train.checkpoint import write_atomically
 
-TILE = 32  # small images are enlarged by whole factors until a tile is at least this many pixels
+TILE = 48  # small images are enlarged by whole factors until a tile is at least this many pixels
 
 
 def grid(samples: Any, columns: int | None = None) -> np.ndarray[Any, Any]:

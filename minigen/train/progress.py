@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any
 
 PLAIN_EVERY = 5.0  # seconds
 PATIENCE = 2.0
+WINDOW = 20.0  # seconds over which the speed is measured: what is left should not count the first step's compiling
 
 
 class Progress:
@@ -20,7 +22,8 @@ class Progress:
 
         self.total, self.start = total, start
         self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._begun = self._shown = time.perf_counter()
+        self._shown = time.perf_counter()
+        self._marks: deque[tuple[float, int]] = deque([(self._shown, start)])  # when which step was shown
         self._bar: Any = None
         self._task: Any = None
         # Said only if the first step is slow, which is when Numba has to compile.
@@ -53,16 +56,24 @@ class Progress:
     def update(self, step: int, losses: dict[str, float]) -> None:
         self._patience.cancel()
         now = time.perf_counter()
-        done = step - self.start
         if self._bar is None and now - self._shown < PLAIN_EVERY and step != self.total:
             return
         if self._bar is not None and now - self._shown < 0.2 and step != self.total:
             return
         self._shown = now
-        seconds = (now - self._begun) / max(done, 1)
+        seconds = self._speed(now, step)
         shown = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
         if self._bar is not None:
             self._bar.update(self._task, completed=step, rate=f"{seconds:.3f} s/step", losses=shown)
         else:
             left = (self.total - step) * seconds
             self.say(f"step {step}/{self.total}  {seconds:.3f} s/step  {left:.0f} s left  {shown}")
+
+    def _speed(self, now: float, step: int) -> float:
+        """Seconds a step, of late."""
+        marks = self._marks
+        while len(marks) > 1 and now - marks[0][0] > WINDOW:
+            marks.popleft()
+        then, seen = marks[0]
+        marks.append((now, step))
+        return (now - then) / max(step - seen, 1)
