@@ -49,7 +49,7 @@ def test_a_run_folder_is_complete(trained):
     assert set(records[0]) == {"step", "critic", "wasserstein", "penalty", "generator"}
     assert records[0]["critic"] == pytest.approx(10 * records[0]["penalty"] - records[0]["wasserstein"], rel=1e-4)
     assert (trained / "checkpoint.safetensors").stat().st_size > 1000
-    assert Image.open(trained / "samples" / "000006.png").size == (8 * 34 + 2, 8 * 34 + 2)
+    assert Image.open(trained / "samples" / "000006.png").size == (8 * 50 + 2, 8 * 50 + 2)
     width, height = Image.open(trained / "curves.png").size
     assert width == 700 and height == 4 * 190  # four panels: the estimate and the penalty are drawn apart
 
@@ -58,7 +58,7 @@ def test_sample_and_eval(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(capsys, "sample", str(trained), "--count", "5", "--out", "g.png")
     assert code == 0 and "5 samples of step 6" in out
-    assert Image.open("g.png").size == (3 * 34 + 2, 2 * 34 + 2)
+    assert Image.open("g.png").size == (3 * 50 + 2, 2 * 50 + 2)
     run(capsys, "sample", str(trained), "--count", "5", "--out", "h.png")
     run(capsys, "sample", str(trained), "--count", "5", "--out", "i.png", "--seed", "1")
     assert Path("g.png").read_bytes() == Path("h.png").read_bytes() != Path("i.png").read_bytes()

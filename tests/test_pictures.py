@@ -12,9 +12,10 @@ def test_grid_places_every_tile_in_reading_order():
     x = np.full((3, 1, 8, 8), -1, np.float32)
     x[1] = 1.0
     picture = pictures.grid(x, columns=2)
-    assert picture.shape == (2 * 34 + 2, 2 * 34 + 2, 3)
-    assert (picture[2:34, 2:34] == 0).all() and (picture[2:34, 36:68] == 255).all() and (picture[36:68, 2:34] == 0).all()
-    assert (picture[36:68, 36:68] == 96).all()  # no fourth tile
+    first, second = slice(2, 2 + pictures.TILE), slice(4 + pictures.TILE, 4 + 2 * pictures.TILE)
+    assert picture.shape == (6 + 2 * pictures.TILE, 6 + 2 * pictures.TILE, 3)
+    assert (picture[first, first] == 0).all() and (picture[first, second] == 255).all()
+    assert (picture[second, first] == 0).all() and (picture[second, second] == 96).all()  # no fourth tile
 
 
 def test_colour_and_size_are_kept():
