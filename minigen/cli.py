@@ -250,7 +250,7 @@ def _parse(kind: type[T], args: Sequence[str], prog: str, default: T | None = No
     if unknown:
         flags = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
         hint = _suggest(unknown[0], flags) if unknown[0].startswith("-") else ""
-        raise UserError(f"{prog}: unknown {unknown[0]!r}{hint if 'mean' in hint else f'; {prog} --help lists the options'}")
+        raise UserError(f"unknown {unknown[0]!r}{hint if 'mean' in hint else f'; {prog} --help lists the options'}")
     return parsed  # type: ignore[no-any-return]
 
 
