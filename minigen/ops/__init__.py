@@ -7,27 +7,31 @@ from minigen.ops.conv import conv2d, conv2d_weight_grad, conv_transpose2d
 from minigen.ops.dropout import dropout
 from minigen.ops.elementwise import exp, log, sigmoid, softplus, sqrt, tanh
 from minigen.ops.gather import embedding, gather, scatter_add
+from minigen.ops.gru import gru
+from minigen.ops.gru_cho import gru_cho
 from minigen.ops.losses import bce_with_logits, cross_entropy, hinge, mse
+from minigen.ops.lstm import lstm
 from minigen.ops.matmul import linear, matmul
 from minigen.ops.norm import batch_norm, layer_norm
 from minigen.ops.piecewise import abs, clip, leaky_relu, maximum, minimum, relu, where
 from minigen.ops.reduce import argmax, argmin, logsumexp, max, mean, sum, var
+from minigen.ops.rnn import rnn
 from minigen.ops.shape import concatenate, getitem, pad, permute, reshape, stack, transpose
 from minigen.ops.softmax import log_softmax, softmax
 from minigen.ops.spectral_norm import spectral_norm
 
 FAMILIES = (
     "arithmetic", "elementwise", "piecewise", "reduce", "shape", "matmul", "gather", "softmax", "conv",
-    "norm", "bias_act", "dropout", "losses", "spectral_norm",
+    "norm", "bias_act", "dropout", "losses", "spectral_norm", "rnn", "gru", "gru_cho", "lstm",
 )  # fmt: skip
 
 __all__ = [
     "FAMILIES", "abs", "add", "argmax", "argmin", "astype", "batch_norm", "bce_with_logits", "bias_act", "broadcast_to",
     "clip", "compare", "concatenate", "conv2d", "conv2d_weight_grad", "conv_transpose2d", "cross_entropy", "div", "dropout",
-    "embedding", "examples", "exp", "gather", "getitem", "hinge", "layer_norm", "leaky_relu", "linear", "log", "log_softmax",
-    "logsumexp", "matmul", "max", "maximum", "mean", "minimum", "mse", "mul", "neg", "pad", "permute", "power", "relu",
-    "reshape", "scatter_add", "sigmoid", "softmax", "softplus", "spectral_norm", "sqrt", "square", "stack", "sub", "sum",
-    "tanh", "transpose", "var", "where",
+    "embedding", "examples", "exp", "gather", "getitem", "gru", "gru_cho", "hinge", "layer_norm", "leaky_relu", "linear",
+    "log", "log_softmax", "logsumexp", "lstm", "matmul", "max", "maximum", "mean", "minimum", "mse", "mul", "neg", "pad",
+    "permute", "power", "relu", "reshape", "rnn", "scatter_add", "sigmoid", "softmax", "softplus", "spectral_norm", "sqrt",
+    "square", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
 ]  # fmt: skip
 
 

@@ -1,0 +1,156 @@
+"""What RNN, GRU and LSTM share: how a scan over a whole sequence meets the graph.
+
+A scan is fused: one Op for all T steps, not T small ones. Its gradient is an Op of its own, and so is the gradient of that:
+
+    forward           h_t = cell(x_t, h_{t-1})                     t = 1 .. T
+    backward          dh_{t-1} from dh_t                           t = T .. 1
+    double backward   both sweeps again, with tangents
+
+The third line needs a word. Let F(u) be the forward sweep, u all its inputs, and B(u, dy) = F'(u)^T dy the backward sweep. When
+a penalty on a gradient is differentiated, B receives a cotangent v, shaped like u, and owes the gradient of
+
+    <v, B(u, dy)>  =  <v, F'(u)^T dy>  =  <F'(u) v, dy>
+
+    for dy:   F'(u) v                      the forward sweep's derivative along v: its tangents
+    for u:    d/dh B(u + h v, dy), h = 0   the backward sweep's derivative along v (second derivatives are symmetric)
+
+So nothing new is derived: each line of the two sweeps is written once more by the product rule. In the code `vq` is the tangent
+of q. The test is the complex step, Im B(u + ih v, dy) / h, which needs no derivation at all.
+
+**Masks.** mask (T, N) says which steps of which sequences exist. Elsewhere the state is carried on unchanged, so the last state
+is that of the last existing step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigen.autograd import Op
+from minigen.ops.arithmetic import as_tensor
+from minigen.tensor import Tensor
+
+Kernel = Callable[..., Any]
+
+
+def sigmoid(x: Any) -> Any:
+    """By tanh, which neither overflows nor minds complex numbers."""
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+class Scan(Op):
+    """Inputs: the input's part of the gates x (T, N, G), one or two initial states (N, D), w_hh (G, D), bias.
+
+    Outputs: h (T, N, D) and, of a cell with two states, c_n (N, D). A subclass names its three kernels:
+
+        forward_kernel(x, *states, w, bias, mask)                      -> h (T+1, N, D) with the initial state first, *saved
+        backward_kernel(dh, *dstates, h, *saved, w, mask, want_w)      -> dx, *dstates, dw, dbias
+        double_backward_kernel(vx, *vstates, vw, vbias, dh, *dstates, dx, h, *saved, w, mask)
+                                                                       -> gradients for x, *states, w, bias, dh, *dstates
+
+    where `dstates` are gradients of the last state(s) other than h, whose last step is in dh already.
+    """
+
+    states = 1
+    forward_kernel: Kernel
+    backward_kernel: Kernel
+    double_backward_kernel: Kernel
+
+    def __init__(self, mask: Any) -> None:
+        self.mask = mask
+        self.outputs = self.states
+
+    def forward(self, *inputs):
+        self.saved = type(self).forward_kernel(*inputs, self.mask)
+        h = self.saved[0]
+        return h[1:] if self.states == 1 else (h[1:], self.saved[1][-1])
+
+    def backward(self, *grads):
+        x, *states, w, bias = self.inputs
+        t, n, _ = x.shape
+        shapes = ((t, n, w.shape[1]), (n, w.shape[1]))
+        given = [Tensor(np.zeros(s, x.dtype)) if g is None else g for g, s in zip(grads, shapes, strict=False)]
+        want_w = self.needs[-2] or self.needs[-1]
+        return ScanGrad(type(self), self.mask, self.saved, want_w)(x, *states, w, bias, *given)
+
+
+class ScanGrad(Op):
+    """The backward sweep. `want_w`: whether the gradients of w and bias are used, which cost as much as the sweep."""
+
+    def __init__(self, scan: type[Scan], mask: Any, saved: tuple[Any, ...], want_w: bool) -> None:
+        self.scan, self.mask, self.saved, self.want_w = scan, mask, saved, want_w
+        self.outputs = 3 + scan.states
+
+    @property
+    def name(self) -> str:
+        return f"{self.scan.__name__}Grad"
+
+    def forward(self, *inputs):
+        w, grads = inputs[1 + self.scan.states], inputs[3 + self.scan.states :]
+        found = self.scan.backward_kernel(*grads, *self.saved, w, self.mask, self.want_w)
+        self.dx = found[0]
+        return found
+
+    def backward(self, *cotangents):
+        present = [v for v in cotangents if v is not None]
+        which = tuple(v is not None for v in cotangents)
+        op = ScanDoubleBackward(self.scan, self.mask, self.saved, self.dx, which)
+        return op(*self.inputs, *present)
+
+
+class ScanDoubleBackward(Op):
+    """Both sweeps with tangents. It has no backward: a third derivative raises, and names the cell."""
+
+    def __init__(self, scan: type[Scan], mask: Any, saved: tuple[Any, ...], dx: Any, which: tuple[bool, ...]) -> None:
+        self.scan, self.mask, self.saved, self.dx, self.which = scan, mask, saved, dx, which
+        self.outputs = 4 + 2 * scan.states
+
+    @property
+    def name(self) -> str:
+        return f"{self.scan.__name__}DoubleBackward (the third derivative of a fused scan)"
+
+    def forward(self, *inputs):
+        own = 3 + 2 * self.scan.states
+        u, present = inputs[: 3 + self.scan.states], iter(inputs[own:])
+        # A cotangent that nobody sent is zero; for w it stays None, because it would cost two large products.
+        w = 1 + self.scan.states
+        v = [next(present) if there else None if i == w else np.zeros_like(u[i]) for i, there in enumerate(self.which)]
+        grads = inputs[3 + self.scan.states : own]
+        return self.scan.double_backward_kernel(*v, *grads, self.dx, *self.saved, u[w], self.mask)
+
+
+def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, bias: Tensor, biases: int, mask: Any) -> Any:
+    """Raise a ValueError that says which shape is wrong; return the mask as an array (T, N) of booleans."""
+    if x.ndim != 3 or w.ndim != 2 or w.shape[0] != gates * w.shape[1] or x.shape[2] != w.shape[0]:
+        raise ValueError(
+            f"{name}: gates of shape {x.shape} and a weight of shape {w.shape}; wanted (T, N, {gates} D) and ({gates} D, D)"
+        )
+    t, n, d = x.shape[0], x.shape[1], w.shape[1]
+    if t == 0:
+        raise ValueError(f"{name}: a sequence of no steps")
+    for s in states:
+        if s.shape != (n, d):
+            raise ValueError(f"{name}: an initial state of shape {s.shape}; wanted (N, D) = {(n, d)}")
+    if bias.shape != (biases * d,):
+        raise ValueError(f"{name}: a bias of shape {bias.shape}; wanted ({biases} D,) = {(biases * d,)}")
+    if mask is None:
+        return np.ones((t, n), bool)
+    mask = np.asarray(as_tensor(mask, x).data, bool)
+    if mask.shape != (t, n):
+        raise ValueError(f"{name}: a mask of shape {mask.shape}; wanted (T, N) = {(t, n)}")
+    return mask
+
+
+def split(a: Any, d: int) -> list[Any]:
+    """(..., k D) -> k arrays (..., D): views."""
+    return [a[..., i : i + d] for i in range(0, a.shape[-1], d)]
+
+
+def weight_gradients(d_tng: Any, h_tnd: Any, want_w: bool) -> tuple[Any, Any]:
+    """dw = sum d h^T over all steps, one product; db = sum d. Where nobody wants them, zeros without memory."""
+    g, d = d_tng.shape[-1], h_tnd.shape[-1]
+    if not want_w:
+        return np.broadcast_to(d_tng.dtype.type(0), (g, d)), np.broadcast_to(d_tng.dtype.type(0), (g,))
+    return d_tng.reshape(-1, g).T @ h_tnd.reshape(-1, d), d_tng.sum(axis=(0, 1))
