@@ -24,7 +24,7 @@ ROUND = np.float32(1.5 * 2**23)
 ONE, TWO, SMALL = np.float32(1), np.float32(2), np.float32(0.625)
 
 
-@njit(inline="always")
+@njit
 def _exp32(x):
     x = LEAST if x < LEAST else MOST if x > MOST else x
     shifted = x * LOG2E + ROUND
@@ -36,12 +36,12 @@ def _exp32(x):
     return e * power.view(np.float32)
 
 
-@njit(inline="always")
+@njit
 def _sigmoid32(x):
     return ONE / (ONE + _exp32(-x))
 
 
-@njit(inline="always")
+@njit
 def _tanh32(x):
     a = abs(x)
     u = x * x
@@ -60,14 +60,14 @@ def tanh(x):
     return math.tanh(x)
 
 
-@overload(sigmoid, inline="always")
+@overload(sigmoid)
 def _sigmoid(x):
     if x == types.float32:
         return lambda x: _sigmoid32(x)
     return lambda x: 1 / (1 + math.exp(-x))
 
 
-@overload(tanh, inline="always")
+@overload(tanh)
 def _tanh(x):
     if x == types.float32:
         return lambda x: _tanh32(x)

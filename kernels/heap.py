@@ -12,11 +12,11 @@ import ctypes
 import os
 import sys
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # malloc.h
 
 KEPT = 2**31 - 1        # bytes at the end of the heap that may be free before any are returned: as many as an int can say
 GROWTH = 16 << 20       # bytes that the heap grows by at least
-LARGEST = 32 << 20      # bytes of the largest block that comes from the heap; glibc allows no more
+MAPPED = 0              # blocks that may lie outside the heap, where they would be returned as soon as they are free
 
 
 def keep_pages() -> bool:
@@ -26,7 +26,7 @@ def keep_pages() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all([mallopt(_MMAP_THRESHOLD, LARGEST), mallopt(_TRIM_THRESHOLD, KEPT), mallopt(_TOP_PAD, GROWTH)])
+    return all([mallopt(_MMAP_MAX, MAPPED), mallopt(_TRIM_THRESHOLD, KEPT), mallopt(_TOP_PAD, GROWTH)])
 
 
 kept = keep_pages()

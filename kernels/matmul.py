@@ -13,6 +13,9 @@ the ones that run every other kernel (see `blas.py`):
 A transposed view costs nothing (BLAS reads it as it is); a view with other strides is copied. Below `SMALL` multiply-adds,
 waking the other threads takes longer than the product.
 
+A product much deeper than it is wide (a weight's gradient, summed over many steps or samples) is cut along k instead: each
+task reads its rows of a and b once, from one end to the other, and the parts are added in a fixed order.
+
 **Where the time goes.** A product of one tile packs its part of a and b, so few large tiles waste less; many small ones keep
 more cores busy. Two tiles at SMALL, and twice as many for every 20 times the work, lose a few per cent of either.
 """
@@ -26,6 +29,8 @@ from . import blas
 
 SMALL = 200_000     # multiply-adds: about 2 microseconds on one core
 NARROW = 32         # rows or columns a tile has at least
+DEPTH = 512         # terms of a sum in one call, where sums are long
+MOST_PARTS = 8      # of such a sum, one task each
 EDGE = 16           # tiles begin at multiples of this: a whole number of vector registers
 
 
@@ -63,6 +68,19 @@ def _tiles(a_mk, b_kn, c_mn, rows, columns):
         m0, n0 = tile // across * rows, tile % across * columns
         m1, n1 = min(m0 + rows, m), min(n0 + columns, n)
         blas.gemm(a_mk[m0:m1], b_kn[:, n0:n1], 0.0, c_mn[m0:m1, n0:n1])
+    blas.restore_threads(blas_threads)
+
+
+@njit(cache=True, parallel=True)
+def _deep(a_mk, b_kn, parts_pmn):
+    """Sums over parts of k: part p of the products, a block of DEPTH after another."""
+    blas_threads = blas.only_one_thread()
+    parts, k = parts_pmn.shape[0], b_kn.shape[0]
+    for p in prange(parts):
+        first, last = p * k // parts, (p + 1) * k // parts
+        for k0 in range(first, last, DEPTH):
+            k1 = min(k0 + DEPTH, last)
+            blas.gemm(a_mk[:, k0:k1], b_kn[k0:k1], 0.0 if k0 == first else 1.0, parts_pmn[p])
     blas.restore_threads(blas_threads)
 
 
@@ -105,6 +123,10 @@ def matmul_forward_cpu(a_mk, b_kn):
         _pieces(a_mk, np.ascontiguousarray(b_kn[:, 0]), c_mn.reshape(m), _cut(m, 4))
     elif m == 1:
         _pieces(b_kn.T, np.ascontiguousarray(a_mk[0]), c_mn.reshape(n), _cut(n, 4))
+    elif k >= 2 * max(m, n, DEPTH):
+        parts_pmn = np.empty((min(MOST_PARTS, k // DEPTH), m, n), c_mn.dtype)
+        _deep(a_mk, b_kn, parts_pmn)
+        np.sum(parts_pmn, axis=0, out=c_mn)
     else:
         _tiles(a_mk, b_kn, c_mn, *_tile(m, n, k))
     return c_mn

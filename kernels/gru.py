@@ -1,0 +1,191 @@
+"""GRU scans on the CPU, reset gate after the product: the equations of `minigen/ops/gru.py`, a slice of the batch per task
+(`scan.py` says why).
+
+    forward           u = h U^T;         gates r, z, n, q and h' from u and x_t
+    backward          da, dq from dh';   e = (da_r, da_z, dq);      dh = dh' z + e U            dU = sum e h^T at the end
+    double backward   the same with tangents, and products over all steps: h vU^T, e U, e vU before the sweeps
+
+e differs from the gradient of x_t, (da_r, da_z, da_n), in its last third; both are kept, for dU needs e at every step.
+"""
+
+import numpy as np
+from numba import njit
+
+from .gates import sigmoid, tanh
+from .scan import (
+    JIT,
+    ROWS,
+    add,
+    checked,
+    outside_the_sweeps,
+    over_slices,
+    panels,
+    product,
+    quarters,
+    slice_sums,
+    sum_of_outer,
+    tangent_product,
+    thirds,
+    unused,
+)
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+@njit(**JIT)
+def _cell(u, x, bias, h, gates, h_next):
+    """One sequence, one step."""
+    (ur, uz, un), (xr, xz, xn) = thirds(u), thirds(x)
+    (br, bz, bn, bq), (gr, gz, gn, gq) = quarters(bias), quarters(gates)
+    for j in range(h.size):
+        r, z, q = sigmoid(ur[j] + xr[j] + br[j]), sigmoid(uz[j] + xz[j] + bz[j]), un[j] + bq[j]
+        n = tanh(xn[j] + bn[j] + r * q)
+        gr[j], gz[j], gn[j], gq[j] = r, z, n, q
+        h_next[j] = n + z * (h[j] - n)
+
+
+@njit(**JIT)
+def _forward(n0, n1, arguments):
+    x_tng, w_panels, bias_b, mask_tn, h_tnd, gates_tnb = arguments
+    u = np.empty((n1 - n0, x_tng.shape[2]), x_tng.dtype)
+    for t in range(x_tng.shape[0]):
+        product(h_tnd[t, n0:n1], w_panels, 0.0, u)
+        for n in range(n0, n1):
+            _cell(u[n - n0], x_tng[t, n], bias_b, h_tnd[t, n], gates_tnb[t, n], h_tnd[t + 1, n])
+            if not mask_tn[t, n]:
+                h_tnd[t + 1, n] = h_tnd[t, n]
+
+
+def gru_forward_cpu(x_tng, h0_nd, w_gd, bias_b, mask_tn):
+    """-> h (T+1, N, D), h0 first; gates (T, N, 4D): r, z, n, q"""
+    x_tng, h0_nd, w_gd, bias_b, mask_tn = checked("gru_forward", x_tng, h0_nd, w_gd, bias_b, mask_tn)
+    h_tnd = np.empty((len(x_tng) + 1, *h0_nd.shape), x_tng.dtype)
+    gates_tnb = np.empty((*x_tng.shape[:2], 4 * h0_nd.shape[1]), x_tng.dtype)
+    h_tnd[0] = h0_nd
+    over_slices(_forward, len(h0_nd), x_tng, panels(w_gd.T), bias_b, mask_tn, h_tnd, gates_tnb)
+    return h_tnd, gates_tnb
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+@njit(**JIT)
+def _cell_backward(dh_t, gates, h, dh, d, e, dbias):
+    """dh: the gradient of h after the step, then what goes straight to h before it; the product adds the rest."""
+    (r_, z_, n_, q_), (dr_, dz_, dn_), (er_, ez_, en_) = quarters(gates), thirds(d), thirds(e)
+    br, bz, bn, bq = quarters(dbias)
+    for j in range(h.size):
+        r, z, n, q, dh_j = r_[j], z_[j], n_[j], q_[j], dh[j] + dh_t[j]
+        da_n = dh_j * (1 - z) * (1 - n * n)
+        da_z, da_r, dq = dh_j * (h[j] - n) * z * (1 - z), da_n * q * r * (1 - r), da_n * r
+        dr_[j], dz_[j], dn_[j] = da_r, da_z, da_n
+        er_[j], ez_[j], en_[j] = da_r, da_z, dq
+        br[j] += da_r
+        bz[j] += da_z
+        bn[j] += da_n
+        bq[j] += dq
+        dh[j] = dh_j * z
+
+
+@njit(**JIT)
+def _backward(n0, n1, arguments):
+    dh_tnd, h_tnd, gates_tnb, w_panels, mask_tn, d_tng, e_tng, dh_nd, dbias_sb = arguments
+    dbias = dbias_sb[n0 // ROWS]
+    for t in range(dh_tnd.shape[0] - 1, -1, -1):
+        for n in range(n0, n1):
+            if mask_tn[t, n]:
+                _cell_backward(dh_tnd[t, n], gates_tnb[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], e_tng[t, n], dbias)
+            else:
+                add(dh_nd[n], dh_tnd[t, n])
+                d_tng[t, n], e_tng[t, n] = 0, 0
+        product(e_tng[t, n0:n1], w_panels, 1.0, dh_nd[n0:n1])
+
+
+def gru_backward_cpu(dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn, want_w):
+    """-> dx (T, N, 3D), dh0 (N, D), dw (3D, D), dbias (4D,)"""
+    dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn = checked("gru_backward", dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn)
+    d_tng, e_tng = (np.empty((*dh_tnd.shape[:2], len(w_gd)), w_gd.dtype) for _ in "de")
+    dh_nd, dbias_sb = np.zeros_like(h_tnd[0]), slice_sums(len(h_tnd[0]), gates_tnb)
+    over_slices(_backward, len(dh_nd), dh_tnd, h_tnd, gates_tnb, panels(w_gd), mask_tn, d_tng, e_tng, dh_nd, dbias_sb)
+    dw = sum_of_outer(e_tng, h_tnd[:-1]) if want_w else unused(w_gd)
+    return d_tng, dh_nd, dw, dbias_sb.sum(axis=0)
+
+
+# --- double backward --------------------------------------------------------------------------------------------------
+
+@njit(**JIT)
+def _cell_tangent(vu, v, vbias, gates, h, vh, vgates, vh_next):
+    """The forward step's tangents."""
+    (ur, uz, un), (xr, xz, xn), (br, bz, bn, bq) = thirds(vu), thirds(v), quarters(vbias)
+    (r_, z_, n_, q_), (vr_, vz_, vn_, vq_) = quarters(gates), quarters(vgates)
+    for j in range(h.size):
+        r, z, n, q = r_[j], z_[j], n_[j], q_[j]
+        vr, vz, vq = r * (1 - r) * (xr[j] + ur[j] + br[j]), z * (1 - z) * (xz[j] + uz[j] + bz[j]), un[j] + bq[j]
+        vn = (1 - n * n) * (xn[j] + bn[j] + vr * q + r * vq)
+        vr_[j], vz_[j], vn_[j], vq_[j] = vr, vz, vn, vq
+        vh_next[j] = vn + vz * (h[j] - n) + z * (vh[j] - vn)
+
+
+@njit(**JIT)
+def _cell_backward_tangent(dh_t, d, gates, vgates, h, vh, dh, vdh, vd, ve, vdbias):
+    """The backward step with tangents; dh and vdh as dh in `_cell_backward`."""
+    (r_, z_, n_, q_), (vr_, vz_, vn_, vq_) = quarters(gates), quarters(vgates)
+    (_, _, dan_), (dr_, dz_, dn_), (er_, ez_, en_), (br, bz, bn, bq) = thirds(d), thirds(vd), thirds(ve), quarters(vdbias)
+    for j in range(h.size):
+        r, z, n, q, vr, vz, vn, vq = r_[j], z_[j], n_[j], q_[j], vr_[j], vz_[j], vn_[j], vq_[j]
+        da_n, dh_j, vdh_j = dan_[j], dh[j] + dh_t[j], vdh[j]
+        dn, dz, dr = dh_j * (1 - z), dh_j * (h[j] - n), da_n * q
+        vdn, vdz = vdh_j * (1 - z) - dh_j * vz, vdh_j * (h[j] - n) + dh_j * (vh[j] - vn)
+        va_n = vdn * (1 - n * n) - 2 * dn * n * vn
+        vdr, vdq = va_n * q + da_n * vq, va_n * r + da_n * vr
+        va_r, va_z = vdr * r * (1 - r) + dr * (1 - 2 * r) * vr, vdz * z * (1 - z) + dz * (1 - 2 * z) * vz
+        dr_[j], dz_[j], dn_[j] = va_r, va_z, va_n
+        er_[j], ez_[j], en_[j] = va_r, va_z, vdq
+        br[j] += va_r
+        bz[j] += va_z
+        bn[j] += va_n
+        bq[j] += vdq
+        dh[j], vdh[j] = dh_j * z, vdh_j * z + dh_j * vz
+
+
+@njit(**JIT)
+def _double_backward(n0, n1, arguments):
+    (v_tng, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_forward, w_backward, hv_tng, e_tnd, ve_tnd, mask_tn,
+     vh_tnd, vgates_tnb, vd_tng, vde_tng, dh_nd, vdh_nd, vdbias_sb) = arguments
+    vu = np.empty((n1 - n0, v_tng.shape[2]), v_tng.dtype)
+    for t in range(v_tng.shape[0]):
+        tangent_product(vh_tnd[t], w_forward, hv_tng, t, n0, n1, vu)
+        for n in range(n0, n1):
+            _cell_tangent(vu[n - n0], v_tng[t, n], vbias_b, gates_tnb[t, n], h_tnd[t, n], vh_tnd[t, n], vgates_tnb[t, n],
+                          vh_tnd[t + 1, n])
+            if not mask_tn[t, n]:
+                vh_tnd[t + 1, n] = vh_tnd[t, n]
+    vdbias = vdbias_sb[n0 // ROWS]
+    for t in range(v_tng.shape[0] - 1, -1, -1):
+        for n in range(n0, n1):
+            if mask_tn[t, n]:
+                _cell_backward_tangent(dh_tnd[t, n], d_tng[t, n], gates_tnb[t, n], vgates_tnb[t, n], h_tnd[t, n], vh_tnd[t, n],
+                                       dh_nd[n], vdh_nd[n], vd_tng[t, n], vde_tng[t, n], vdbias)
+            else:
+                add(dh_nd[n], dh_tnd[t, n])
+                vd_tng[t, n], vde_tng[t, n] = 0, 0
+            add(dh_nd[n], e_tnd[t, n])
+            if ve_tnd.size:
+                add(vdh_nd[n], ve_tnd[t, n])
+        product(vde_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])
+
+
+def gru_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn):
+    """-> gradients for x (T, N, 3D), h0 (N, D), w (3D, D), bias (4D,), dh (T, N, D)"""
+    v_tng, vh0_nd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn = checked(
+        "gru_double_backward", v_tng, vh0_nd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn)
+    size = h_tnd.shape[2]
+    e_tng = d_tng.copy()
+    e_tng[..., 2 * size:] *= gates_tnb[..., :size]
+    hv_tng, e_tnd, ve_tnd = outside_the_sweeps(vw_gd, e_tng, h_tnd[:-1], w_gd)
+    vh_tnd, vgates_tnb, vd_tng, vde_tng = (np.empty_like(a) for a in (h_tnd, gates_tnb, d_tng, d_tng))
+    vh_tnd[0] = vh0_nd
+    dh_nd, vdh_nd, vdbias_sb = np.zeros_like(vh0_nd), np.zeros_like(vh0_nd), slice_sums(len(vh0_nd), gates_tnb)
+    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, panels(w_gd.T), panels(w_gd),
+                hv_tng, e_tnd, ve_tnd, mask_tn, vh_tnd, vgates_tnb, vd_tng, vde_tng, dh_nd, vdh_nd, vdbias_sb)
+    gw = sum_of_outer(vde_tng, h_tnd[:-1])
+    gw += sum_of_outer(e_tng, vh_tnd[:-1])
+    return vd_tng, vdh_nd, gw, vdbias_sb.sum(axis=0), vh_tnd[1:]

@@ -1,0 +1,149 @@
+"""Scans of Elman's net on the CPU: the equations of `minigen/ops/rnn.py`, a slice of the batch per task (`scan.py` says why).
+
+The simplest of the four: read it before `gru.py` and `lstm.py`, which differ in what happens to a row of numbers in a step.
+"""
+
+import numpy as np
+from numba import njit
+
+from .gates import tanh
+from .scan import (
+    JIT,
+    ROWS,
+    add,
+    checked,
+    outside_the_sweeps,
+    over_slices,
+    panels,
+    product,
+    slice_sums,
+    sum_of_outer,
+    tangent_product,
+    unused,
+)
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+@njit(**JIT)
+def _cell(u, x, bias, h_next):
+    """One sequence, one step."""
+    for j in range(u.size):
+        h_next[j] = tanh(u[j] + x[j] + bias[j])
+
+
+@njit(**JIT)
+def _forward(n0, n1, arguments):
+    x_tng, w_panels, bias_g, mask_tn, h_tnd = arguments
+    u = np.empty((n1 - n0, x_tng.shape[2]), x_tng.dtype)
+    for t in range(x_tng.shape[0]):
+        product(h_tnd[t, n0:n1], w_panels, 0.0, u)
+        for n in range(n0, n1):
+            if mask_tn[t, n]:
+                _cell(u[n - n0], x_tng[t, n], bias_g, h_tnd[t + 1, n])
+            else:
+                h_tnd[t + 1, n] = h_tnd[t, n]
+
+
+def rnn_forward_cpu(x_tng, h0_nd, w_gd, bias_g, mask_tn):
+    """-> (h (T+1, N, D), h0 first,)"""
+    x_tng, h0_nd, w_gd, bias_g, mask_tn = checked("rnn_forward", x_tng, h0_nd, w_gd, bias_g, mask_tn)
+    h_tnd = np.empty((len(x_tng) + 1, *h0_nd.shape), x_tng.dtype)
+    h_tnd[0] = h0_nd
+    over_slices(_forward, len(h0_nd), x_tng, panels(w_gd.T), bias_g, mask_tn, h_tnd)
+    return (h_tnd,)
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+@njit(**JIT)
+def _cell_backward(dh_t, h_next, dh, d, dbias):
+    """dh: the gradient of h after the step; it is emptied, for the product to fill with that of h before it."""
+    for j in range(dh.size):
+        d_j = (dh[j] + dh_t[j]) * (1 - h_next[j] * h_next[j])
+        d[j] = d_j
+        dbias[j] += d_j
+        dh[j] = 0
+
+
+@njit(**JIT)
+def _backward(n0, n1, arguments):
+    dh_tnd, h_tnd, w_panels, mask_tn, d_tng, dh_nd, dbias_sg = arguments
+    for t in range(dh_tnd.shape[0] - 1, -1, -1):
+        for n in range(n0, n1):
+            if mask_tn[t, n]:
+                _cell_backward(dh_tnd[t, n], h_tnd[t + 1, n], dh_nd[n], d_tng[t, n], dbias_sg[n0 // ROWS])
+            else:
+                add(dh_nd[n], dh_tnd[t, n])
+                d_tng[t, n] = 0
+        product(d_tng[t, n0:n1], w_panels, 1.0, dh_nd[n0:n1])
+
+
+def rnn_backward_cpu(dh_tnd, h_tnd, w_gd, mask_tn, want_w):
+    """-> dx (T, N, D), dh0 (N, D), dw (D, D), dbias (D,)"""
+    dh_tnd, h_tnd, w_gd, mask_tn = checked("rnn_backward", dh_tnd, h_tnd, w_gd, mask_tn)
+    d_tng, dh_nd, dbias_sg = np.empty_like(dh_tnd), np.zeros_like(h_tnd[0]), slice_sums(len(h_tnd[0]), w_gd)
+    over_slices(_backward, len(dh_nd), dh_tnd, h_tnd, panels(w_gd), mask_tn, d_tng, dh_nd, dbias_sg)
+    dw = sum_of_outer(d_tng, h_tnd[:-1]) if want_w else unused(w_gd)
+    return d_tng, dh_nd, dw, dbias_sg.sum(axis=0)
+
+
+# --- double backward --------------------------------------------------------------------------------------------------
+
+@njit(**JIT)
+def _cell_tangent(vu, v, vbias, h_next, vh_next):
+    """The forward step's tangent."""
+    for j in range(vu.size):
+        vh_next[j] = (1 - h_next[j] * h_next[j]) * (vu[j] + v[j] + vbias[j])
+
+
+@njit(**JIT)
+def _cell_backward_tangent(dh_t, h_next, vh_next, dh, vdh, vd, vdbias):
+    """The backward step with tangents; dh and vdh are emptied."""
+    for j in range(dh.size):
+        k, dk = h_next[j], dh[j] + dh_t[j]
+        vd_j = vdh[j] * (1 - k * k) - 2 * dk * k * vh_next[j]
+        vd[j] = vd_j
+        vdbias[j] += vd_j
+        dh[j], vdh[j] = 0, 0
+
+
+@njit(**JIT)
+def _double_backward(n0, n1, arguments):
+    (v_tng, vbias_g, dh_tnd, h_tnd, w_forward, w_backward, hv_tng, e_tnd, ve_tnd, mask_tn,
+     vh_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg) = arguments
+    vu = np.empty((n1 - n0, v_tng.shape[2]), v_tng.dtype)
+    for t in range(v_tng.shape[0]):
+        tangent_product(vh_tnd[t], w_forward, hv_tng, t, n0, n1, vu)
+        for n in range(n0, n1):
+            if mask_tn[t, n]:
+                _cell_tangent(vu[n - n0], v_tng[t, n], vbias_g, h_tnd[t + 1, n], vh_tnd[t + 1, n])
+            else:
+                vh_tnd[t + 1, n] = vh_tnd[t, n]
+    vdbias = vdbias_sg[n0 // ROWS]
+    for t in range(v_tng.shape[0] - 1, -1, -1):
+        for n in range(n0, n1):
+            if mask_tn[t, n]:
+                _cell_backward_tangent(dh_tnd[t, n], h_tnd[t + 1, n], vh_tnd[t + 1, n], dh_nd[n], vdh_nd[n], vd_tng[t, n],
+                                       vdbias)
+            else:
+                add(dh_nd[n], dh_tnd[t, n])
+                vd_tng[t, n] = 0
+            add(dh_nd[n], e_tnd[t, n])
+            if ve_tnd.size:
+                add(vdh_nd[n], ve_tnd[t, n])
+        product(vd_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])
+
+
+def rnn_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd, w_gd, mask_tn):
+    """-> gradients for x (T, N, D), h0 (N, D), w (D, D), bias (D,), dh (T, N, D)"""
+    v_tng, vh0_nd, vbias_g, dh_tnd, d_tng, h_tnd, w_gd, mask_tn = checked(
+        "rnn_double_backward", v_tng, vh0_nd, vbias_g, dh_tnd, d_tng, h_tnd, w_gd, mask_tn)
+    hv_tng, e_tnd, ve_tnd = outside_the_sweeps(vw_gd, d_tng, h_tnd[:-1], w_gd)
+    vh_tnd, vd_tng, dh_nd, vdh_nd = np.empty_like(h_tnd), np.empty_like(d_tng), np.zeros_like(vh0_nd), np.zeros_like(vh0_nd)
+    vh_tnd[0] = vh0_nd
+    vdbias_sg = slice_sums(len(vh0_nd), w_gd)
+    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, h_tnd, panels(w_gd.T), panels(w_gd),
+                hv_tng, e_tnd, ve_tnd, mask_tn, vh_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg)
+    gw = sum_of_outer(vd_tng, h_tnd[:-1])
+    gw += sum_of_outer(d_tng, vh_tnd[:-1])
+    return vd_tng, vdh_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:]
