@@ -53,6 +53,7 @@ def _forward(n0, n1, arguments):
             _cell(u[n - n0], x_tng[t, n], bias_b, h_tnd[t, n], gates_tnb[t, n], h_tnd[t + 1, n])
             if not mask_tn[t, n]:
                 h_tnd[t + 1, n] = h_tnd[t, n]
+                gates_tnb[t, n] = 0
 
 
 def gru_forward_cpu(x_tng, h0_nd, w_gd, bias_b, mask_tn):

@@ -65,6 +65,7 @@ def _forward(n0, n1, arguments):
             _cell(un[n - n0], x_tng[t, n], bias_g, h_tnd[t, n], gates_tng[t, n], h_tnd[t + 1, n])
             if not mask_tn[t, n]:
                 h_tnd[t + 1, n] = h_tnd[t, n]
+                gates_tng[t, n] = 0
 
 
 def _parts(w_gd):

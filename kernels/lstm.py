@@ -58,6 +58,7 @@ def _forward(n0, n1, arguments):
             if not mask_tn[t, n]:
                 c_tnd[t + 1, n] = c_tnd[t, n]
                 h_tnd[t + 1, n] = h_tnd[t, n]
+                gates_tng[t, n] = 0
 
 
 def lstm_forward_cpu(x_tng, h0_nd, c0_nd, w_gd, bias_g, mask_tn):

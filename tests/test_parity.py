@@ -1,7 +1,8 @@
 """Every CPU kernel against its NumPy reference: values, signatures, threads, NaN, and memory that is not contiguous.
 
 The exact answer is the reference in float64, on the numbers that the kernel is given. A kernel may differ by as many
-epsilons of the largest entry as its longest sum has terms.
+epsilons of the largest entry as its longest sum has terms. Where there is no CPU kernel there is nothing to compare, and no
+test; it turns on with the kernel.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,7 +43,64 @@ def conv_cases(order):
         yield (*(shapes[letter] for letter in order), stride, padding, dilation, *beside)
 
 
-# Lists of arguments. A tuple in SHAPES_FIRST positions stands for an array of that shape.
+class ScanCase(NamedTuple):
+    """Arguments of one of a recurrent cell's three kernels. What a sweep reads, the sweeps before it have computed."""
+
+    cell: str
+    which: str  # forward, backward, double_backward
+    sizes: tuple[int, int, int]  # T, N, D
+    masked: bool  # whether some steps do not exist
+    want_w: bool  # the backward's; in the double backward, whether there is a vw
+
+    def __call__(self, rng, poisoned=None):
+        (t, n, d), (gates, biases, states) = self.sizes, SCANS[self.cell]
+        shapes = (t, n, gates * d), *[(n, d)] * states, (gates * d, d), (biases * d,)
+        scales = 1.0, *[0.5] * states, 1 / np.sqrt(d), 0.5  # a larger weight would make errors grow from step to step
+        u, v = ([scale * rng.standard_normal(s) for s, scale in zip(shapes, scales, strict=True)] for _ in "uv")
+        dy = [rng.standard_normal(s) for s in ((t, n, d), (n, d))[:states]]
+        poison([*u, *dy, *v], poisoned)
+        mask = rng.random((t, n)) < (0.7 if self.masked else 2.0)
+        if self.which == "forward":
+            return [*u, mask]
+        saved = REGISTRY[f"{self.cell}_forward"][1](*u, mask)
+        if self.which == "backward":
+            return [*dy, *saved, u[-2], mask, self.want_w]
+        dx, *_ = REGISTRY[f"{self.cell}_backward"][1](*dy, *saved, u[-2], mask, True)
+        return [*v[:-2], v[-2] if self.want_w else None, v[-1], *dy, dx, *saved, u[-2], mask]
+
+    def poisonable(self):
+        """How many of u, dy, v this kernel knows of: NaN in other arguments is where these put it."""
+        states = SCANS[self.cell][2]
+        u = v = 3 + states
+        return range({"forward": u, "backward": u + states, "double_backward": u + states + v}[self.which])
+
+    def specified(self, results):
+        """Gradients of w and bias that nobody wants may be anything."""
+        return results[:-2] if self.which == "backward" and not self.want_w else results
+
+
+SCANS = {"rnn": (1, 1, 1), "gru": (3, 4, 1), "gru_cho": (3, 3, 1), "lstm": (4, 4, 2)}  # G / D, biases / D, initial states
+SWEEPS = [  # (T, N, D), masked, want_w
+    ((1, 1, 1), False, True),
+    ((1, 5, 3), True, False),
+    ((30, 3, 1), True, True),
+    ((3, 17, 2), False, False),
+    ((9, 16, 16), False, True),
+    ((30, 7, 33), True, True),
+    ((5, 33, 64), True, False),
+    ((4, 50, 130), True, True),
+]
+
+
+def scan_cases():
+    return {
+        f"{cell}_{which}": [ScanCase(cell, which, *sweep) for sweep in SWEEPS]
+        for cell in SCANS
+        for which in ("forward", "backward", "double_backward")
+    }
+
+
+# Lists of arguments, in which a tuple stands for an array of that shape; or functions of a Generator that make them.
 ROWS = [(5, 3, 7), (1, 1, 2), (33, 17, 1), (6, 64, 49), (2, 130, 5)]  # (N, C, L)
 FLAT = [(1, 1), (5, 7), (64, 33), (130, 257)]  # (N, D)
 MATRICES = [((1, 1), (1, 1)), ((5, 7), (7, 3)), ((64, 100), (100, 1)), ((130, 257), (257, 190)), ((3, 4, 5), (5, 2))]
@@ -65,6 +124,7 @@ CASES = {
     "adam_update": [(s, s, s, s, 1e-3, 0.9, 0.999, 1e-8, 0.01, 3) for s in [(1,), (5, 7), (130, 257), (70_001,)]],
     "gather_forward": [((5, 3), np.array([[0, 4], [4, 2]])), ((7,), np.array([6]))],
     "scatter_add_forward": [((2, 2, 3), np.array([[0, 4], [4, 2]]), 5), ((1,), np.array([6]), 7)],
+    **scan_cases(),
 }
 CHANGED = {"adam_update": 3}  # how many of the first arguments are written to
 POSITIVE = {"adam_update": {2}, "batch_norm_backward": {4}, "layer_norm_backward": {3}}  # a variance, 1 / std
@@ -75,40 +135,69 @@ def is_shape(argument, name, position):
     return isinstance(argument, tuple) and not (name.startswith("conv") and position >= 2)
 
 
-def arrays_of(name, case, dtype, strided=False):
+def is_float(argument):
+    return isinstance(argument, np.ndarray) and argument.dtype.kind == "f"
+
+
+def poison(arrays, which):
+    """One NaN, in the middle of array number `which`, if it is a number."""
+    if which is not None:
+        arrays[which].flat[arrays[which].size // 2] = np.nan
+
+
+def poisonable(name, case):
+    """What `drawn` may be told to poison."""
+    return case.poisonable() if callable(case) else [i for i, a in enumerate(case) if is_shape(a, name, i)]
+
+
+def drawn(name, case, poisoned=None):
+    """The arguments, in float64; with one NaN in the array number `poisoned`."""
     rng = np.random.default_rng(0)
-    found = []
+    if callable(case):
+        return case(rng, poisoned)
+    made = []
     for position, argument in enumerate(case):
         if is_shape(argument, name, position):
             a = rng.standard_normal(argument)
-            a = (np.abs(a) + 0.5 if position in POSITIVE.get(name, ()) else a).astype(dtype)
-            if strided and position >= CHANGED.get(name, 0):  # what is written to must be contiguous; what is read need not
-                roomy = np.full(tuple(2 * n + 1 for n in argument[::-1]), np.nan, dtype)
-                view = roomy[tuple(slice(1, None, 2) for _ in argument)].T
-                view[...] = a
-                a = view
-            argument = a
+            argument = np.abs(a) + 0.5 if position in POSITIVE.get(name, ()) else a
+        made.append(argument)
+    poison(made, poisoned)
+    return made
+
+
+def arrays_of(name, case, dtype, strided=False, poisoned=None):
+    """The arguments with floats in `dtype`; strided: in no order contiguous, but for what is written to, which must be."""
+    found = []
+    for position, argument in enumerate(drawn(name, case, poisoned)):
+        if is_float(argument):
+            argument = argument.astype(dtype)
+        if strided and position >= CHANGED.get(name, 0) and isinstance(argument, np.ndarray) and argument.dtype.kind in "fb":
+            roomy = np.full(tuple(2 * n + 1 for n in argument.shape[::-1]), np.nan).astype(argument.dtype)
+            view = roomy[tuple(slice(1, None, 2) for _ in argument.shape)].T
+            view[...] = argument
+            argument = view
         found.append(argument)
     return found
 
 
-def outputs(f, name, arguments):
+def outputs(f, name, case, arguments):
     """What f returns, and after it the arguments it changes."""
     result = f(*arguments)
     returned = () if result is None else result if isinstance(result, tuple) else (result,)
-    return [np.asarray(a) for a in (*returned, *arguments[: CHANGED.get(name, 0)])]
+    found = [np.asarray(a) for a in (*returned, *arguments[: CHANGED.get(name, 0)])]
+    return case.specified(found) if isinstance(case, ScanCase) else found
 
 
 def kernel_of(name):
-    f = dispatch._find(REGISTRY[name][0], name, "cpu")
-    if f is None:
-        pytest.skip(f"{name} has no CPU kernel: the reference runs")
-    return f
+    return dispatch._find(REGISTRY[name][0], name, "cpu")
 
 
-def terms(arguments):
-    """No sum is longer than the largest array."""
-    return max(16, *(a.size for a in arguments if isinstance(a, np.ndarray)))
+COMPILED = [name for name in CASES if kernel_of(name)]
+
+
+def terms(case, arguments):
+    """No sum is longer than the largest array. In a scan the terms have either sign, and an error shrinks from step to step."""
+    return 100 if isinstance(case, ScanCase) else min(2000, max(16, *(a.size for a in arguments if is_float(a))))
 
 
 def test_every_function_is_compared():
@@ -117,26 +206,25 @@ def test_every_function_is_compared():
 
 @DTYPES
 @pytest.mark.parametrize("strided", [False, True])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_values(name, strided, dtype):
     f = kernel_of(name)
     for case in CASES[name]:
         arguments = arrays_of(name, case, dtype, strided)
         kept = [np.array(a) for a in arguments[CHANGED.get(name, 0) :]]
-        exact = outputs(REGISTRY[name][1], name, [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == dtype else a
-                                                  for a in arguments])  # fmt: skip
-        found = outputs(f, name, arguments)
+        exact = outputs(REGISTRY[name][1], name, case, [a.astype(np.float64) if is_float(a) else a for a in arguments])
+        found = outputs(f, name, case, arguments)
         assert [a.shape for a in found] == [a.shape for a in exact], case
         assert [a.dtype for a in found] == [dtype] * len(found), case
         for a, e in zip(found, exact, strict=True):
-            limit = min(terms(arguments), 2000) * np.finfo(dtype).eps * max(np.abs(e).max(initial=0), 1e-3)
+            limit = terms(case, arguments) * np.finfo(dtype).eps * max(np.abs(e).max(initial=0), 1e-3)
             np.testing.assert_allclose(a, e, rtol=0, atol=limit, err_msg=str(case))
         for a, before in zip(arguments[CHANGED.get(name, 0) :], kept, strict=True):
             np.testing.assert_array_equal(a, before, err_msg=f"{case}: an input was modified")
 
 
 @DTYPES
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_one_thread_and_two_give_the_same_bits(name, dtype):
     f = kernel_of(name)
     import numba
@@ -150,33 +238,31 @@ def test_one_thread_and_two_give_the_same_bits(name, dtype):
             found = []
             for threads in (1, 2, 2):
                 set_num_threads(threads)
-                found.append([a.tobytes() for a in outputs(f, name, arrays_of(name, case, dtype))])
+                found.append([a.tobytes() for a in outputs(f, name, case, arrays_of(name, case, dtype))])
             assert found[0] == found[1] == found[2], case
     finally:
         set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_a_nan_reaches_the_same_places(name):
     f, reference = kernel_of(name), REGISTRY[name][1]
     for case in CASES[name]:
-        positions = [i for i, a in enumerate(case) if is_shape(a, name, i)]
-        for poisoned in positions:
+        if isinstance(case, ScanCase) and np.prod(case.sizes) > 3000:
+            continue  # one NaN at a time in each of up to 15 arrays: small ones will do
+        for poisoned in poisonable(name, case):
             pair = []
             for g in (f, reference):
-                arguments = arrays_of(name, case, np.float32)
-                arguments[poisoned].flat[arguments[poisoned].size // 2] = np.nan
-                pair.append([np.isnan(a) for a in outputs(g, name, arguments)])
+                arguments = arrays_of(name, case, np.float32, poisoned=poisoned)
+                pair.append([np.isnan(a) for a in outputs(g, name, case, arguments)])
             for found, expected in zip(*pair, strict=True):
                 np.testing.assert_array_equal(found, expected, err_msg=f"{case}, NaN in argument {poisoned}")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_signatures(name):
     """Same parameters, same order: a reader of one knows the others."""
     stem, reference = REGISTRY[name]
-    if importlib.util.find_spec(f"minigen.kernels.{stem}") is None:
-        pytest.skip(f"no minigen/kernels/{stem}.py")
     module = importlib.import_module(f"minigen.kernels.{stem}")
     found = {
         n: list(inspect.signature(getattr(module, n)).parameters) for n in (f"{name}_cpu", f"{name}_cuda") if hasattr(module, n)

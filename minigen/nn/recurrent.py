@@ -85,7 +85,7 @@ class _Recurrent:
         if state is None:
             zero = Tensor(np.zeros(shape[1:], x.dtype))
             return [(zero,) * self.states] * passes
-        given = state if self.states > 1 else (state,)
+        given = tuple(state) if isinstance(state, (tuple, list)) else (state,)
         if len(given) != self.states or any(s.shape != shape for s in given):
             raise ValueError(f"{type(self).__name__}: {self.states} state(s) of shape {shape} wanted")
         return [tuple(s[i] for s in given) for i in range(passes)]

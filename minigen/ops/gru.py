@@ -37,12 +37,12 @@ def gru_forward(x_tng, h0_nd, w_gd, bias_b, mask_tn):
     h_tnd[0] = h0_nd
     br, bz, bn, bq = split(bias_b, size)
     for t in range(len(x_tng)):
-        h = h_tnd[t]
+        m, h = mask_tn[t][:, None], h_tnd[t]
         (xr, xz, xn), (ur, uz, un) = split(x_tng[t], size), split(h @ w_gd.T, size)
         r, z, q = sigmoid(xr + ur + br), sigmoid(xz + uz + bz), un + bq
         n = np.tanh(xn + bn + r * q)
-        gates_tnb[t] = np.concatenate([r, z, n, q], 1)
-        h_tnd[t + 1] = np.where(mask_tn[t][:, None], n + z * (h - n), h)
+        gates_tnb[t] = np.where(m, np.concatenate([r, z, n, q], 1), 0)
+        h_tnd[t + 1] = np.where(m, n + z * (h - n), h)
     return h_tnd, gates_tnb
 
 

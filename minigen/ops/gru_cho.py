@@ -34,12 +34,12 @@ def gru_cho_forward(x_tng, h0_nd, w_gd, bias_g, mask_tn):
     h_tnd[0] = h0_nd
     w_rz, w_n = w_gd[: 2 * size], w_gd[2 * size :]
     for t in range(len(x_tng)):
-        h, (xr, xz, xn) = h_tnd[t], split(x_tng[t] + bias_g, size)
+        m, h, (xr, xz, xn) = mask_tn[t][:, None], h_tnd[t], split(x_tng[t] + bias_g, size)
         ur, uz = split(h @ w_rz.T, size)
         r, z = sigmoid(xr + ur), sigmoid(xz + uz)
         n = np.tanh(xn + (r * h) @ w_n.T)
-        gates_tng[t] = np.concatenate([r, z, n], 1)
-        h_tnd[t + 1] = np.where(mask_tn[t][:, None], n + z * (h - n), h)
+        gates_tng[t] = np.where(m, np.concatenate([r, z, n], 1), 0)
+        h_tnd[t + 1] = np.where(m, n + z * (h - n), h)
     return h_tnd, gates_tng
 
 

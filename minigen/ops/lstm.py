@@ -35,7 +35,7 @@ def lstm_forward(x_tng, h0_nd, c0_nd, w_gd, bias_g, mask_tn):
         m, h, c = mask_tn[t][:, None], h_tnd[t], c_tnd[t]
         i, f, g, o = split(x_tng[t] + h @ w_gd.T + bias_g, h.shape[1])
         i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
-        gates_tng[t] = np.concatenate([i, f, g, o], 1)
+        gates_tng[t] = np.where(m, np.concatenate([i, f, g, o], 1), 0)
         c_tnd[t + 1] = np.where(m, f * c + i * g, c)
         h_tnd[t + 1] = np.where(m, o * np.tanh(c_tnd[t + 1]), h)
     return h_tnd, c_tnd, gates_tng

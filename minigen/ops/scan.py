@@ -18,7 +18,7 @@ So nothing new is derived: each line of the two sweeps is written once more by t
 of q. The test is the complex step, Im B(u + ih v, dy) / h, which needs no derivation at all.
 
 **Masks.** mask (T, N) says which steps of which sequences exist. Elsewhere the state is carried on unchanged, so the last state
-is that of the last existing step.
+is that of the last existing step. What x holds there does not matter, be it NaN: the gates kept from those steps are zeros.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from minigen.autograd import Op
+from minigen.autograd import GradientError, Op
 from minigen.ops.arithmetic import as_tensor
 from minigen.tensor import Tensor
 
@@ -54,13 +54,29 @@ class Scan(Op):
     """
 
     states = 1
+    outputs: int
     forward_kernel: Kernel
     backward_kernel: Kernel
     double_backward_kernel: Kernel
+    grad: type[ScanGrad]
+    double_backward: type[ScanDoubleBackward]
+
+    def __init_subclass__(cls) -> None:
+        """Give the cell's gradient Ops names of their own, GRUGrad and GRUDoubleBackward, for error messages."""
+        cls.outputs = cls.states
+        cls.grad = type(f"{cls.__name__}Grad", (ScanGrad,), {"scan": cls, "outputs": 3 + cls.states})
+        double = type(f"{cls.__name__}DoubleBackward", (ScanDoubleBackward,), {"scan": cls, "outputs": 4 + 2 * cls.states})
+        cls.double_backward = double
 
     def __init__(self, mask: Any) -> None:
         self.mask = mask
-        self.outputs = self.states
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        result = super().__call__(*inputs)
+        # The states are kept for the backward sweep and given to the user: one array, so one must not change in place.
+        outs = result if isinstance(result, tuple) else (result,)
+        self.given = [(t._version, t._version[0]) for t in outs]
+        return result
 
     def forward(self, *inputs):
         self.saved = type(self).forward_kernel(*inputs, self.mask)
@@ -68,24 +84,28 @@ class Scan(Op):
         return h[1:] if self.states == 1 else (h[1:], self.saved[1][-1])
 
     def backward(self, *grads):
+        _unchanged(self.name, self.given)
         x, *states, w, bias = self.inputs
         t, n, _ = x.shape
         shapes = ((t, n, w.shape[1]), (n, w.shape[1]))
         given = [Tensor(np.zeros(s, x.dtype)) if g is None else g for g, s in zip(grads, shapes, strict=False)]
         want_w = self.needs[-2] or self.needs[-1]
-        return ScanGrad(type(self), self.mask, self.saved, want_w)(x, *states, w, bias, *given)
+        return self.grad(self.mask, self.saved, self.given, want_w)(x, *states, w, bias, *given)
+
+
+def _unchanged(name: str, given: Any) -> None:
+    for version, count in given:
+        if version[0] != count:
+            raise GradientError(f"{name}: an output of the scan was changed in place before backward")
 
 
 class ScanGrad(Op):
     """The backward sweep. `want_w`: whether the gradients of w and bias are used, which cost as much as the sweep."""
 
-    def __init__(self, scan: type[Scan], mask: Any, saved: tuple[Any, ...], want_w: bool) -> None:
-        self.scan, self.mask, self.saved, self.want_w = scan, mask, saved, want_w
-        self.outputs = 3 + scan.states
+    scan: type[Scan]
 
-    @property
-    def name(self) -> str:
-        return f"{self.scan.__name__}Grad"
+    def __init__(self, mask: Any, saved: tuple[Any, ...], given: Any, want_w: bool) -> None:
+        self.mask, self.saved, self.given, self.want_w = mask, saved, given, want_w
 
     def forward(self, *inputs):
         w, grads = inputs[1 + self.scan.states], inputs[3 + self.scan.states :]
@@ -94,22 +114,19 @@ class ScanGrad(Op):
         return found
 
     def backward(self, *cotangents):
+        _unchanged(self.name, self.given)
         present = [v for v in cotangents if v is not None]
         which = tuple(v is not None for v in cotangents)
-        op = ScanDoubleBackward(self.scan, self.mask, self.saved, self.dx, which)
-        return op(*self.inputs, *present)
+        return self.scan.double_backward(self.mask, self.saved, self.dx, which)(*self.inputs, *present)
 
 
 class ScanDoubleBackward(Op):
     """Both sweeps with tangents. It has no backward: a third derivative raises, and names the cell."""
 
-    def __init__(self, scan: type[Scan], mask: Any, saved: tuple[Any, ...], dx: Any, which: tuple[bool, ...]) -> None:
-        self.scan, self.mask, self.saved, self.dx, self.which = scan, mask, saved, dx, which
-        self.outputs = 4 + 2 * scan.states
+    scan: type[Scan]
 
-    @property
-    def name(self) -> str:
-        return f"{self.scan.__name__}DoubleBackward (the third derivative of a fused scan)"
+    def __init__(self, mask: Any, saved: tuple[Any, ...], dx: Any, which: tuple[bool, ...]) -> None:
+        self.mask, self.saved, self.dx, self.which = mask, saved, dx, which
 
     def forward(self, *inputs):
         own = 3 + 2 * self.scan.states
@@ -119,6 +136,9 @@ class ScanDoubleBackward(Op):
         v = [next(present) if there else None if i == w else np.zeros_like(u[i]) for i, there in enumerate(self.which)]
         grads = inputs[3 + self.scan.states : own]
         return self.scan.double_backward_kernel(*v, *grads, self.dx, *self.saved, u[w], self.mask)
+
+    def backward(self, *grads):
+        raise GradientError(f"{self.name} has no gradient: a fused scan can be differentiated twice, not three times")
 
 
 def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, bias: Tensor, biases: int, mask: Any) -> Any:
@@ -137,7 +157,7 @@ def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, b
         raise ValueError(f"{name}: a bias of shape {bias.shape}; wanted ({biases} D,) = {(biases * d,)}")
     if mask is None:
         return np.ones((t, n), bool)
-    mask = np.asarray(as_tensor(mask, x).data, bool)
+    mask = np.array(as_tensor(mask, x).data, bool)  # a copy: a loader may fill the same array again
     if mask.shape != (t, n):
         raise ValueError(f"{name}: a mask of shape {mask.shape}; wanted (T, N) = {(t, n)}")
     return mask
