@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numba import njit
-
 from minigen.kernels import gates
+from numba import njit
 
 
 @njit(fastmath={"contract"}, error_model="numpy")

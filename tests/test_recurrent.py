@@ -143,6 +143,21 @@ def test_a_mask_is_torchs_packed_sequence(torch, cell, bidirectional, back_end):
         np.testing.assert_allclose(f.data, e, rtol=0, atol=1e-12 * max(1.0, np.abs(e).max()))
 
 
+@BACK_ENDS
+@EVERY
+def test_what_stands_in_the_padding_does_not_matter(make, back_end):
+    layer = make(IN, D, 2, bidirectional=True)
+    x, mask = mg.randn(T, N, IN).data, np.arange(T)[:, None] < np.array([2, 5, 1])
+    found = []
+    for filler in (0.0, np.nan):
+        a = mg.tensor(np.where(mask[..., None], x, np.float32(filler)), requires_grad=True)
+        with mg.mode(back_end):
+            y, _ = layer(a, mask=mask)
+            found.append([y, *mg.grad((y * y).sum(), [a, *nn.parameters(layer)])])
+    for zeros, nans in zip(*found, strict=True):
+        np.testing.assert_array_equal(nans.data, zeros.data)
+
+
 @EVERY
 @pytest.mark.parametrize("layers", [1, 2])
 def test_batch_first_only_moves_axes(make, layers):

@@ -15,6 +15,7 @@ import numpy as np
 
 from minigen import ops
 from minigen.nn.init import uniform
+from minigen.ops.arithmetic import as_tensor
 from minigen.tensor import Tensor
 
 
@@ -28,6 +29,8 @@ class _Recurrent:
     ) -> None:  # fmt: skip
         if min(input_size, hidden_size, num_layers) < 1:
             raise ValueError(f"sizes and layers must be positive, not {input_size}, {hidden_size}, {num_layers}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         self.training = True
@@ -54,7 +57,12 @@ class _Recurrent:
             raise ValueError(f"{type(self).__name__}: x {x.shape}; wanted three axes, the last of {self.input_size} features")
         if self.batch_first:
             x = ops.transpose(x, 0, 1)
-            mask = None if mask is None else np.swapaxes(np.asarray(mask), 0, 1)
+            mask = None if mask is None else np.swapaxes(np.array(mask), 0, 1)
+        if mask is not None:  # whatever the padding holds, NaN even, must not reach the products
+            mask = np.array(mask, bool)
+            if mask.shape != x.shape[:2]:
+                raise ValueError(f"{type(self).__name__}: a mask of shape {mask.shape}; wanted (T, N) = {x.shape[:2]}")
+            x = ops.where(mask[:, :, None], x, 0.0)
         passes = self._passes()
         starts = self._starts(state, x, len(passes))
         last: list[tuple[Tensor, ...]] = []
@@ -86,6 +94,7 @@ class _Recurrent:
             zero = Tensor(np.zeros(shape[1:], x.dtype))
             return [(zero,) * self.states] * passes
         given = tuple(state) if isinstance(state, (tuple, list)) else (state,)
+        given = tuple(as_tensor(s) for s in given)
         if len(given) != self.states or any(s.shape != shape for s in given):
             raise ValueError(f"{type(self).__name__}: {self.states} state(s) of shape {shape} wanted")
         return [tuple(s[i] for s in given) for i in range(passes)]

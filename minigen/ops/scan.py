@@ -65,7 +65,7 @@ class Scan(Op):
         """Give the cell's gradient Ops names of their own, GRUGrad and GRUDoubleBackward, for error messages."""
         cls.outputs = cls.states
         cls.grad = type(f"{cls.__name__}Grad", (ScanGrad,), {"scan": cls, "outputs": 3 + cls.states})
-        double = type(f"{cls.__name__}DoubleBackward", (ScanDoubleBackward,), {"scan": cls, "outputs": 4 + 2 * cls.states})
+        double = type(f"{cls.__name__}DoubleBackward", (ScanDoubleBackward,), {"scan": cls, "outputs": 3 + 2 * cls.states})
         cls.double_backward = double
 
     def __init__(self, mask: Any) -> None:
@@ -73,9 +73,7 @@ class Scan(Op):
 
     def __call__(self, *inputs: Tensor) -> Any:
         result = super().__call__(*inputs)
-        # The states are kept for the backward sweep and given to the user: one array, so one must not change in place.
-        outs = result if isinstance(result, tuple) else (result,)
-        self.given = [(t._version, t._version[0]) for t in outs]
+        self.given = _versions(*(result if isinstance(result, tuple) else (result,)))
         return result
 
     def forward(self, *inputs):
@@ -93,10 +91,15 @@ class Scan(Op):
         return self.grad(self.mask, self.saved, self.given, want_w)(x, *states, w, bias, *given)
 
 
-def _unchanged(name: str, given: Any) -> None:
+def _versions(*given: Tensor) -> list[Any]:
+    """What a sweep keeps for the next one it also gives to the user, the same array: it must not change in place."""
+    return [(t._version, t._version[0]) for t in given]
+
+
+def _unchanged(name: str, given: list[Any]) -> None:
     for version, count in given:
         if version[0] != count:
-            raise GradientError(f"{name}: an output of the scan was changed in place before backward")
+            raise GradientError(f"{name}: what this scan gave was changed in place before backward")
 
 
 class ScanGrad(Op):
@@ -106,6 +109,11 @@ class ScanGrad(Op):
 
     def __init__(self, mask: Any, saved: tuple[Any, ...], given: Any, want_w: bool) -> None:
         self.mask, self.saved, self.given, self.want_w = mask, saved, given, want_w
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        result = super().__call__(*inputs)
+        self.given = self.given + _versions(result[0])
+        return result
 
     def forward(self, *inputs):
         w, grads = inputs[1 + self.scan.states], inputs[3 + self.scan.states :]
@@ -142,7 +150,7 @@ class ScanDoubleBackward(Op):
 
 
 def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, bias: Tensor, biases: int, mask: Any) -> Any:
-    """Raise a ValueError that says which shape is wrong; return the mask as an array (T, N) of booleans."""
+    """The mask as an array (T, N) of booleans. ValueError says which shape is wrong, TypeError that dtypes differ."""
     if x.ndim != 3 or w.ndim != 2 or w.shape[0] != gates * w.shape[1] or x.shape[2] != w.shape[0]:
         raise ValueError(
             f"{name}: gates of shape {x.shape} and a weight of shape {w.shape}; wanted (T, N, {gates} D) and ({gates} D, D)"
@@ -155,6 +163,9 @@ def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, b
             raise ValueError(f"{name}: an initial state of shape {s.shape}; wanted (N, D) = {(n, d)}")
     if bias.shape != (biases * d,):
         raise ValueError(f"{name}: a bias of shape {bias.shape}; wanted ({biases} D,) = {(biases * d,)}")
+    if len({a.dtype for a in (x, *states, w, bias)}) > 1:
+        kinds = ", ".join(str(a.dtype) for a in (x, *states, w, bias))
+        raise TypeError(f"{name}: gates, states, weight and bias must have one dtype, not {kinds}")
     if mask is None:
         return np.ones((t, n), bool)
     mask = np.array(as_tensor(mask, x).data, bool)  # a copy: a loader may fill the same array again
