@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.case import Args, Case, normal
-from minigen.dispatch import REGISTRY
+from benchmarks.harness.case import Args, Case, normal, reference
 
 BATCH = [(64, 128, 49), (64, 64, 196), (64, 128, 64), (64, 64, 256)]  # (N, C, L)
 LAYER = [(64, 6272), (128, 8192)]  # (N, D)
@@ -43,7 +42,7 @@ def _after(forward: str, forward_args: Any) -> Any:
 
     def draw(rng: np.random.Generator) -> Args:
         x, weight, *rest = forward_args(rng)
-        y, mean, inv_std = REGISTRY[forward][1](x, weight, *rest)
+        y, mean, inv_std = reference(forward, x, weight, *rest)
         dy = rng.standard_normal(x.shape, dtype=np.float32)
         return (dy, x, y, mean, inv_std, weight, SLOPE) if forward == "batch_norm_forward" else (dy, x, mean, inv_std, weight)
 

@@ -25,14 +25,15 @@ from minigen.errors import UserError
 T = TypeVar("T")
 USAGE = """minigen: train small generators, and check the mathematics they stand on
 
-  minigen train RECIPE [--data DATA] [--steps N] [--out DIR] ...
-  minigen sample RUN [--count 64] [--out grid.png]
-  minigen eval RUN                     losses on held-out data, modes covered
+  minigen train RECIPE [--data DATA] [--text FILE] [--steps N] [--out DIR] ...
+  minigen sample RUN [--count 64] [--out grid.png] [--complete] [--prompt TEXT]
+  minigen eval RUN                     losses, likelihood, modes, n-grams
   minigen gradcheck [OP ...]           every gradient against finite differences
   minigen doctor                       what this installation can do
   minigen data fetch|verify NAME       mnist, fashion, cifar10
 
-Recipes: {recipes}. `minigen COMMAND --help` lists a command's options.
+Recipes: {recipes}.
+`minigen COMMAND --help` lists a command's options.
 A first run, about a minute on two cores:  minigen train wgan-gp
 """
 
@@ -42,27 +43,66 @@ A first run, about a minute on two cores:  minigen train wgan-gp
 
 @dataclass
 class Sample:
-    """Draw samples from a trained run into one picture."""
+    """Draw samples from a trained run: images into one picture, text onto the screen or into a file."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
-    count: int = 64
-    """How many samples."""
-    out: Path = Path("grid.png")
-    """The picture to write (PNG)."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """How many samples. (default: 64; 1 of char-rnn, 16 of text-gan)"""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """The file to write. (default: grid.png; text is printed)"""
     seed: int = 0
     """Other seeds give other samples."""
     label: int | None = None
     """For runs trained with --labels: the class to draw, by index."""
+    complete: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of pixel-rnn: rows of a held-out image, its upper half, and six lower halves that the run writes to it."""
+    length: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Of text: how many characters. (default: 500; --seq-length of text-gan)"""
+    prompt: str = ""
+    """Of text: how it begins."""
+    temperature: float = 1.0
+    """Of text: below 1 likelier characters, above 1 more surprising ones; 0 takes the likeliest."""
+    top_p: float = 1.0
+    """Of text: draw from the likeliest characters that make up this share of the probability."""
 
     def __call__(self) -> int:
-        from minigen.train import pictures
+        from minigen.train import pictures, run
 
-        if self.count < 1:
-            raise UserError(f"--count must be at least 1, not {self.count}")
-        _, trainer, step = _load_run(self.run)
-        pictures.save_samples(self.out, trainer.sample(self.count, self.seed, self.label))
-        print(f"{self.count} samples of step {step} in {self.out}")
+        count = 64 if self.count is None else self.count
+        if count < 1:
+            raise UserError(f"--count must be at least 1, not {count}")
+        config, trainer, step = _load_run(self.run)
+        if self.complete and (config.name != "pixel-rnn" or self.label is not None):
+            raise UserError("--complete is for runs of pixel-rnn, and takes the labels of the held-out images")
+        if trainer.info.is_text:
+            return self._text(trainer, step)
+        for f in dataclasses.fields(self):
+            if f.name in ("length", "prompt", "temperature", "top_p") and getattr(self, f.name) != f.default:
+                raise UserError(f"--{f.name.replace('_', '-')} is for runs that write text, and {self.run} draws")
+        out = self.out or Path("grid.png")
+        if self.complete:
+            data, columns = config.load(), 8
+            x, labels = run.held_out(self.run, trainer.info, data)
+            samples = trainer.complete(x[: -(-count // columns)], labels, columns - 2, self.seed)
+            pictures.save_samples(out, samples.reshape(-1, *trainer.info.shape), columns=columns)
+            print(f"completions of {len(samples)} held-out images of {data.name} at step {step} in {out}")
+            return 0
+        pictures.save_samples(out, trainer.sample(count, self.seed, self.label))
+        print(f"{count} samples of step {step} in {out}")
+        return 0
+
+    def _text(self, trainer: Any, step: int) -> int:
+        if self.label is not None:
+            raise UserError(f"--label is for runs that draw, and {self.run} writes text")
+        count = trainer.texts if self.count is None else self.count
+        options = (count, self.seed, self.length, self.temperature, self.top_p, self.prompt)
+        if self.out is None:
+            encoding = sys.stdout.encoding or "utf-8"  # a terminal may know fewer characters than the text
+            print(trainer.samples(*options).encode(encoding, "replace").decode(encoding), end="")
+            return 0
+        trainer.save_samples(self.out, *options)
+        print(f"{count} samples of step {step} in {self.out}")
         return 0
 
 
@@ -72,38 +112,38 @@ class Eval:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
-    data: str | None = None
-    """The data, if they have moved since the run was trained."""
+    data: Annotated[str | None, tyro.conf.arg(aliases=["--text"], metavar="PATH", help_behavior_hint="")] = None
+    """The data or the text, if they have moved since the run was trained."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON instead of a table."""
 
     def __call__(self) -> int:
-        import numpy as np
-
-        from minigen import data as datasets
         from minigen import random
-        from minigen.metrics import mode_coverage
-        from minigen.metrics.modes import SAMPLES
 
         config, trainer, step = _load_run(self.run)
-        data = datasets.load(self.data or config.data, size=config.size, seed=config.seed)
-        if tuple(data.shape) != trainer.info.shape or len(data.classes) != len(trainer.info.classes):
-            raise UserError(f"{self.run} was trained on data of shape {trainer.info.shape}, {data.name} is {data.shape}")
-        if not len(data.test_images):
-            raise UserError(f"{data.name} has no held-out part")
+        data = config.load(self.data)
         random.seed(config.seed)
-        held_out = data.test_images if trainer.info.is_points else datasets.to_float(data.test_images)
-        found: dict[str, Any] = {"run": str(self.run), "step": step, "data": data.name, "split": "held-out"}
-        found |= {"samples": len(held_out), **trainer.evaluate(np.asarray(held_out), data.test_labels)}
-        if data.centers is not None:
-            coverage = mode_coverage(trainer.sample(SAMPLES), data.centers, data.sigma or 0.0)
-            found |= {"modes_covered": coverage.covered, "modes": coverage.modes, "high_quality": coverage.high_quality}
+        found = {"run": str(self.run), "step": step, "data": data.name}
+        found |= trainer.judge(data) if trainer.info.is_text else self._judge(trainer, data)
         if self.json:
             print(json.dumps(found))
         else:
             for name, value in found.items():
-                print(f"{name:>16}  {value:.4f}" if isinstance(value, float) else f"{name:>16}  {value}")
+                print(f"{name:>22}  {value:.4f}" if isinstance(value, float) else f"{name:>22}  {value}")
         return 0
+
+    def _judge(self, trainer: Any, data: Any) -> dict[str, Any]:
+        from minigen.metrics import mode_coverage
+        from minigen.metrics.modes import SAMPLES
+        from minigen.train import run
+
+        held_out, labels = run.held_out(self.run, trainer.info, data)
+        found: dict[str, Any] = {"split": "held-out", "samples": len(held_out)}
+        found |= trainer.evaluate(held_out, labels)
+        if data.centers is not None:
+            coverage = mode_coverage(trainer.sample(SAMPLES), data.centers, data.sigma or 0.0)
+            found |= {"modes_covered": coverage.covered, "modes": coverage.modes, "high_quality": coverage.high_quality}
+        return found
 
 
 @dataclass

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minigen.kernels import threads
+from minigen.kernels import blas, threads
 
 from benchmarks.harness.agree import check
 from minigen.dispatch import REGISTRY, mode
@@ -28,9 +29,12 @@ class Case:
     args: Callable[[np.random.Generator], Args]  # float32 arrays, integer arrays, numbers
     flops: int  # a multiply-add is two
     nbytes: int  # every input read once, every output written once
-    torch: Callable[..., Any]  # the same from the same arguments, arrays as torch tensors
+    torch: Callable[..., Any] | None  # the same from the same arguments, arrays as torch tensors; None: PyTorch has none
     changes: int = 0  # how many leading arguments it updates in place: its results
     tolerance: float = 1e-5  # relative to the reference, in Euclidean norm
+    # Where PyTorch cannot take the same arguments, its own from the same draws, and which of the kernel's results it gives.
+    torch_args: Callable[[np.random.Generator], Args] | None = None
+    torch_part: Callable[[list[Any]], list[Any]] | None = None
 
 
 def normal(*shapes: tuple[int, ...], then: Args = ()) -> Callable[[np.random.Generator], Args]:
@@ -42,6 +46,25 @@ def dispatched(name: str) -> Callable[..., Any]:
     """The kernel as ops call it."""
     importlib.import_module("minigen.ops")
     return getattr(importlib.import_module(REGISTRY[name][1].__module__), name)  # type: ignore[no-any-return]
+
+
+def reference(name: str, *args: Any) -> Any:
+    """What the NumPy reference returns."""
+    with mode("reference"), _one_blas_thread():
+        return REGISTRY[name][1](*args)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """References call many small products, and on a busy machine BLAS's threads wait for each other longer than they work."""
+    before = blas._get_threads() if blas._get_threads and blas._set_threads else None
+    if before is not None:
+        blas._set_threads(1)
+    try:
+        yield
+    finally:
+        if before is not None:
+            blas._set_threads(before)
 
 
 def is_compiled(name: str) -> bool:
@@ -61,17 +84,34 @@ def copy(args: Args, dtype: Any = None) -> Args:
     )
 
 
-def as_torch(args: Args) -> Args:
+def torch_args(case: Case, seed: int) -> Args:
+    """What PyTorch's function is given: the same numbers as `case.args(default_rng(seed))`."""
     import torch
 
-    return tuple(torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in args)
+    rng = np.random.default_rng(seed)
+    if case.torch_args is not None:
+        return case.torch_args(rng)
+    return tuple(torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in case.args(rng))
 
 
-def verify(case: Case, args: Args, f: Callable[..., Any], convert: Callable[[Args], Args] = copy) -> float:
-    """The largest error of f(*convert(copy of args)); raises Disagreement if it is above the case's tolerance."""
-    with mode("reference"):
-        wanted = _results(case, dispatched(case.kernel), copy(args, np.float64))
-    found = _results(case, f, convert(copy(args)))
+def verify(case: Case, args: Args, f: Callable[..., Any]) -> float:
+    """The largest error of f(*copy of args); raises Disagreement if it is above the case's tolerance."""
+    return _compare(case, _results(case, f, copy(args)), _wanted(case, args))
+
+
+def verify_torch(case: Case, seed: int) -> float:
+    """The same for PyTorch's function."""
+    assert case.torch is not None
+    wanted = _wanted(case, case.args(np.random.default_rng(seed)))
+    found = _results(case, case.torch, torch_args(case, seed))
+    return _compare(case, found, wanted if case.torch_part is None else case.torch_part(wanted))
+
+
+def _wanted(case: Case, args: Args) -> list[Any]:
+    return _results(case, lambda *a: reference(case.kernel, *a), copy(args, np.float64))
+
+
+def _compare(case: Case, found: list[Any], wanted: list[Any]) -> float:
     return max(check(f"result {i}", a, b, case.tolerance) for i, (a, b) in enumerate(zip(found, wanted, strict=True)))
 
 

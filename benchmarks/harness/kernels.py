@@ -18,10 +18,11 @@ from minigen.kernels import threads
 
 from benchmarks.harness import ceilings, clock, registry, report
 from benchmarks.harness.agree import Disagreement
-from benchmarks.harness.case import Case, as_torch, copies, copy, dispatched, is_compiled, rotating, verify
+from benchmarks.harness.case import Case, copies, copy, dispatched, is_compiled, rotating, torch_args, verify, verify_torch
 from benchmarks.harness.worker import Worker
 
 Entry = dict[str, Any]
+SEED = 0
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,14 +34,15 @@ def run(options: argparse.Namespace) -> int:
     found: dict[str, dict[str, Entry]] = {}
     failed = 0
     with ExitStack() as stack:
-        torch = stack.enter_context(Worker(TorchKernels)) if options.torch else None
+        torch = stack.enter_context(Worker(TorchKernels, own_heap=True)) if options.torch else None
         for stem, module in modules.items():
             here: dict[str, dict[str, Entry]] = {}
             for i, case in enumerate(module.cases()):
                 try:
-                    if torch:
-                        torch.call("prepare", stem, i)
-                    entry = measure(case, limits, options.seconds, torch)
+                    peer = torch if case.torch else None
+                    if peer:
+                        peer.call("prepare", stem, i)
+                    entry = measure(case, limits, options.seconds, peer)
                 except Disagreement as e:
                     print(f"{case.kernel} ({case.shape}) disagrees and is not timed: {e}", file=sys.stderr)
                     failed += 1
@@ -59,22 +61,21 @@ class TorchKernels:
         import torch
 
         torch.set_num_threads(threads.get_num_threads())
+        self.block: clock.Block | None = None
 
     def prepare(self, stem: str, i: int) -> None:
         """Take up case `i` of the stem. Raises Disagreement if PyTorch does not compute what the reference does."""
         case: Case = registry.load("benchmarks", "stem", [stem])[stem].cases()[i]
-        args = _arguments(case)
-        verify(case, args, case.torch, as_torch)
-        self.block = clock.block(rotating(case.torch, [as_torch(copy(args)) for _ in range(copies(args))]))
-
-
-def _arguments(case: Case) -> tuple[Any, ...]:
-    return case.args(np.random.default_rng(0))
+        assert case.torch is not None
+        verify_torch(case, SEED)
+        self.block = None  # its arrays are no longer needed
+        count = copies(case.args(np.random.default_rng(SEED)))
+        self.block = clock.block(rotating(case.torch, [torch_args(case, SEED) for _ in range(count)]))
 
 
 def measure(case: Case, limits: ceilings.Ceilings, seconds: float, torch: Worker | None = None) -> Entry:
     """Verify (which also compiles), then time; in turns with `torch`, which has prepared the same case."""
-    args, kernel = _arguments(case), dispatched(case.kernel)
+    args, kernel = case.args(np.random.default_rng(SEED)), dispatched(case.kernel)
     error = verify(case, args, kernel)
     blocks = {"minigen": clock.block(rotating(kernel, [copy(args) for _ in range(copies(args))]))}
     if torch:
@@ -103,7 +104,8 @@ def _show(found: dict[str, dict[str, Entry]], torch: bool) -> None:
         for shape, e in entries.items():
             row = [shape, f"{e['best_ms']:.3f}", f"{e['gflops']:.1f}", f"{e['gbs']:.1f}"]
             row += [f"{e['share']:.0%} {e['ceiling']}", f"{e['error']:.0e}"]
-            rows.append(row + ([f"{e['torch_best_ms']:.3f}", f"{e['ratio']:.2f}"] if torch else []))
+            peer = [f"{e['torch_best_ms']:.3f}", f"{e['ratio']:.2f}"] if "ratio" in e else ["-", "-"]
+            rows.append(row + (peer if torch else []))
         compiled = next(iter(entries.values()))["implementation"] == "numba"
         title = kernel if compiled else f"{kernel}: no compiled version, this is the NumPy reference"
         report.print_table(title, columns, rows, (17, 8, 7, 5, 9, 5, 8, 5))

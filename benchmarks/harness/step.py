@@ -17,12 +17,13 @@ import numpy as np
 from minigen import nn, random
 from minigen.autograd import no_grad
 from minigen.data.dataset import Dataset
+from minigen.data.text import Text
 from minigen.tensor import Tensor
 from minigen.train import run
-from minigen.train.config import Recipe
+from minigen.train.config import BaseRecipe
 
 WEIGHT_SEED, DATA_SEED = 0, 0
-IMAGES = 1024
+IMAGES, CHARACTERS = 1024, 100_000
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,19 @@ class Twin(Protocol):
     def run(self) -> dict[str, float]: ...
 
 
-def build_trainer(config: Recipe, shape: Sequence[int]) -> Any:
+def build_trainer(config: BaseRecipe, shape: Sequence[int]) -> Any:
     """minigen's own trainer for the recipe, on `IMAGES` random images of `shape` (C, H, W)."""
     images = np.random.default_rng(DATA_SEED).integers(0, 256, (IMAGES, *shape), np.uint8)
-    data = Dataset("random", images, None, (), images[:0], None, "drawn at random")
+    return _build(config, Dataset("random", images, None, (), images[:0], None, "drawn at random"))
+
+
+def build_text_trainer(config: BaseRecipe, vocabulary: int) -> Any:
+    """The same on `CHARACTERS` random ones, of which `vocabulary` are different."""
+    drawn = np.random.default_rng(DATA_SEED).integers(0, vocabulary, CHARACTERS)
+    return _build(config, Text("random", "".join(chr(ord(" ") + int(i)) for i in drawn)))
+
+
+def _build(config: BaseRecipe, data: Any) -> Any:
     info = run.data_info(data)
     random.seed(WEIGHT_SEED)
     config.resolve(info)
@@ -66,6 +76,12 @@ class Products:
     all: int
     first: int
     last: int
+
+
+def scan_products(layer: Any, steps: int, batch: int) -> Products:
+    """Those of a recurrent layer: `first` is the input's part of the gates, W x, and `last` the state's, U h."""
+    x, h = (steps * batch * p.size for p in (layer.weight_ih_l0, layer.weight_hh_l0))
+    return Products(x + h, x, h)
 
 
 def products(layers: Sequence[Any], batch: int, shape: Sequence[int]) -> Products:

@@ -86,7 +86,7 @@ def _measure(name: str, options: argparse.Namespace) -> Entry:
     with ExitStack() as stack:
         workers = {"minigen": stack.enter_context(Worker(MinigenStep, name))}
         if options.torch:
-            workers["torch"] = stack.enter_context(Worker(TorchStep, name))
+            workers["torch"] = stack.enter_context(Worker(TorchStep, name, own_heap=True))
         for worker in workers.values():
             worker.block(0)  # compiles
         times = clock.alternate({library: worker.block for library, worker in workers.items()}, options.seconds)

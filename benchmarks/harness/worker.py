@@ -7,7 +7,9 @@ In one process they would not be two measurements. Measured with an MLP GAN step
 - What the heap keeps for the next array, and what it returns to the system and must fault in again, depends on all that the
   process ever freed. With PyTorch loaded beside it, minigen's step took 900 page faults instead of 2,400, a third less time.
 
-A user of one library sees neither the other's threads nor its heap.
+A user of one library sees neither the other's threads nor its heap. For the same reason `own_heap` keeps minigen's settings of
+the heap (`kernels/heap.py`) out of a process that times PyTorch: with them its LSTM over 784 steps takes half the time, but its
+users do not have them.
 
     parent     ---- block(0.3) ---->           ---- block(0.3) ---->
     minigen                         [times]                          asleep
@@ -16,9 +18,11 @@ A user of one library sees neither the other's threads nor its heap.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,13 +30,17 @@ from benchmarks.harness.agree import Disagreement
 
 
 class Worker:
-    """`kind(*args)` in a new process, whose methods `call` runs. Leaving the `with` block ends the process."""
+    """`kind(*args)` in a new process, whose methods `call` runs. Leaving the `with` block ends the process.
 
-    def __init__(self, kind: Callable[..., Any], *args: Any) -> None:
+    own_heap: the heap as the system sets it up.
+    """
+
+    def __init__(self, kind: Callable[..., Any], *args: Any, own_heap: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, kind, args), daemon=True)
-        self.process.start()
+        with _set_up_by_the_user() if own_heap else contextlib.nullcontext():
+            self.process.start()
         theirs.close()
 
     def call(self, method: str, *args: Any) -> Any:
@@ -57,6 +65,18 @@ class Worker:
     def __exit__(self, *exc: object) -> None:
         self.pipe.close()  # which ends the loop at the other end
         self.process.join()
+
+
+@contextlib.contextmanager
+def _set_up_by_the_user() -> Iterator[None]:
+    """Where this variable exists, even empty, minigen takes it that the user has settings of their own."""
+    missing = "GLIBC_TUNABLES" not in os.environ
+    os.environ.setdefault("GLIBC_TUNABLES", "")
+    try:
+        yield
+    finally:
+        if missing:
+            del os.environ["GLIBC_TUNABLES"]
 
 
 def _serve(pipe: Connection, kind: Callable[..., Any], args: tuple[Any, ...]) -> None:

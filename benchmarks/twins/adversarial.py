@@ -35,7 +35,7 @@ class Adversarial:
         loader = step.trainer.loader
         self.loader = Loader(loader.images, None, loader.batch_size, loader.seed)
         self.seed(0)
-        self.latent = step.trainer.generator.latent
+        self.noise_shape = step.trainer.generator.noise_shape
 
     def seed(self, noise_seed: int) -> None:
         """Draw the noise that minigen draws after `minigen.seed(noise_seed)`."""
@@ -48,7 +48,7 @@ class Adversarial:
         return torch.from_numpy(self.loader.next()[0])
 
     def noise(self, n: int) -> torch.Tensor:
-        return torch.from_numpy(self.rng.standard_normal((n, self.latent), dtype=np.float32))
+        return torch.from_numpy(self.rng.standard_normal((n, *self.noise_shape), dtype=np.float32))
 
     def update(self, optimiser: torch.optim.Optimizer, loss: torch.Tensor, params: list[Any]) -> None:
         """One step down `loss`. Only the gradients that the optimiser uses are computed, as in minigen."""

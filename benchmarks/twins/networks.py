@@ -1,4 +1,4 @@
-"""minigen/models/gan.py in PyTorch, layer by layer, so that parameters have the same names."""
+"""minigen/models/gan.py and recurrent_gan.py in PyTorch, layer by layer, so that parameters have the same names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 
@@ -53,3 +54,23 @@ def dcgan_discriminator(shape: Sequence[int], norm: bool) -> nn.Module:
         nn.Flatten(),
         nn.Linear(128 * (h // 4) * (w // 4), 1),
     )
+
+
+class GRUGenerator(nn.Module):
+    """minigen/models/recurrent_gan.py: a GRU whose output at step t is row t of 16 feature maps, then two convolutions."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        c, _, w = shape
+        self.body = nn.Sequential(
+            nn.Conv2d(16, 64, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, c, 4, 2, 1),
+            nn.Tanh(),
+        )
+        self.rnn = nn.GRU(100, 16 * (w // 2), batch_first=True)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        rows, _ = self.rnn(z)
+        return self.body(rows.unflatten(2, (16, -1)).transpose(1, 2))

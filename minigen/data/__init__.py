@@ -1,4 +1,4 @@
-"""Data sets: one call, `load`, for built-in names and for a user's own folder.
+"""Data sets: one call, `load`, for built-in names and for a user's own folder; `load_text` for text.
 
 What can be loaded:
 
@@ -24,11 +24,14 @@ from pathlib import Path
 from minigen.data.dataset import Dataset, to_float, to_uint8
 from minigen.data.loader import Loader
 from minigen.data.remote import REMOTES
+from minigen.data.text import Streams, Text, Vocabulary, load_text
 from minigen.data.toy import NAMES as TOYS
 from minigen.data.toy import load_toy
 from minigen.errors import UserError
 
-__all__ = ["NAMES", "Dataset", "Loader", "load", "to_float", "to_uint8"]
+__all__ = [
+    "NAMES", "Dataset", "Loader", "Streams", "Text", "Vocabulary", "load", "load_text", "to_float", "to_uint8",
+]  # fmt: skip
 
 NAMES = ("digits", *REMOTES, *TOYS)
 

@@ -5,8 +5,8 @@
     dcgan    G  100+K -> 128 s s, BN, ReLU; ConvT 128->64 k4s2p1, BN, ReLU; ConvT 64->c k4s2p1, tanh
              D  Conv c+K->64 k4s2p1, LReLU; Conv 64->128 k4s2p1, norm, LReLU; Linear -> 1
 
-after Radford et al. 2016. Labels enter as one-hot vectors (Mirza and Osindero 2014): beside the noise in G; in D beside the
-pixels, or as K constant image planes.
+after Radford et al. 2016; `recurrent_gan.py` has the recurrent ones. Labels enter as one-hot vectors (Mirza and Osindero 2014):
+beside the noise in G; in D beside the pixels, or as K constant image planes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def one_hot(labels: Any, classes: int) -> Tensor:
 
 
 class Generator:
-    """z (N, latent), labels (N,) or None -> samples (N, *shape)."""
+    """z (N, *noise_shape), here (N, latent), labels (N,) or None -> samples (N, *shape)."""
 
     def __init__(self, body: Any, latent: int = LATENT, classes: int = 0) -> None:
         self.body, self.latent, self.classes = body, latent, classes
+        self.noise_shape: tuple[int, ...] = (latent,)
 
     def __call__(self, z: Tensor, labels: Any = None) -> Tensor:
         return self.body(ops.concatenate([z, one_hot(labels, self.classes)], 1) if self.classes else z)

@@ -1,10 +1,13 @@
 """Training: one page per objective, and the loop, checkpoints and pictures they share."""
 
-from minigen.train.config import DataInfo, Recipe
+from minigen.train.char_rnn import CharRNN
+from minigen.train.config import BaseRecipe, DataInfo, Recipe
 from minigen.train.gan import GAN
 from minigen.train.loop import train
+from minigen.train.pixel_rnn import PixelRNN
+from minigen.train.text_gan import TextGAN
 from minigen.train.wgan_gp import WGANGP
 
-RECIPES: dict[str, type[Recipe]] = {r.name: r for r in (GAN, WGANGP)}
+RECIPES: dict[str, type[BaseRecipe]] = {r.name: r for r in (GAN, WGANGP, PixelRNN, CharRNN, TextGAN)}
 
-__all__ = ["GAN", "RECIPES", "WGANGP", "DataInfo", "Recipe", "train"]
+__all__ = ["GAN", "RECIPES", "WGANGP", "BaseRecipe", "CharRNN", "DataInfo", "PixelRNN", "Recipe", "TextGAN", "train"]

@@ -13,7 +13,17 @@ from minigen import nn, random
 from minigen.autograd import grad, no_grad
 from minigen.data.loader import Loader
 from minigen.errors import UserError
-from minigen.models.gan import Discriminator, Generator
+from minigen.models.gan import (
+    LATENT,
+    Discriminator,
+    Generator,
+    Norm,
+    dcgan_discriminator,
+    dcgan_generator,
+    mlp_discriminator,
+    mlp_generator,
+)
+from minigen.models.recurrent_gan import RecurrentGenerator, mirrored_discriminator
 from minigen.optim import Adam, WeightAverage, linear_decay
 from minigen.tensor import Tensor
 from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe, chosen
@@ -21,15 +31,18 @@ from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe, chos
 SAMPLE_STREAM = 1  # noise for sample grids: its own stream, so that looking at a run does not change it
 
 
-Net = Literal["mlp", "dcgan"]
+Net = Literal["mlp", "dcgan", "gru", "lstm", "rnn"]
+RECURRENT = ("gru", "lstm", "rnn")
 
 
 @dataclass
 class AdversarialRecipe(Recipe):
     """Options of every recipe with a generator and a discriminator."""
 
-    net: Annotated[Net | None, chosen("{mlp,dcgan}")] = None
-    """Networks. (default: dcgan for images, mlp for points)"""
+    net: Annotated[Net | None, chosen("{mlp,dcgan,gru,lstm,rnn}")] = None
+    """Networks; gru, lstm and rnn draw an image row by row. (default: dcgan for images, mlp for points)"""
+    share_convs: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --net gru, lstm or rnn: D looks with the transposes of the convolutions that G draws with."""
     labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Condition both networks on the data's class labels."""
     lr: ChosenFloat = None
@@ -46,6 +59,8 @@ class AdversarialRecipe(Recipe):
         self.net = self.net or ("mlp" if info.is_points else "dcgan")
         if info.is_points and self.net != "mlp":
             raise UserError(f"--net {self.net} makes images; the data {info.name} are points: use --net mlp")
+        if self.share_convs and self.net not in RECURRENT:
+            raise UserError(f"--share-convs is for --net {', '.join(RECURRENT)}, not {self.net}")
         self.lr_schedule = self.lr_schedule or "constant"
         self.average = self.average or 0.0
         if not 0 <= self.average < 1:
@@ -55,6 +70,23 @@ class AdversarialRecipe(Recipe):
 
     def free(self) -> set[str]:
         return super().free() - ({"steps"} if self.lr_schedule == "linear" else set())
+
+
+def build_generator(config: Any, info: DataInfo, latent: int = LATENT) -> Generator:
+    """G of --net."""
+    k = len(info.classes) if config.labels else 0
+    if config.net in RECURRENT:
+        return RecurrentGenerator(config.net, info.shape, k, latent)
+    return (mlp_generator if config.net == "mlp" else dcgan_generator)(info.shape, k, latent)
+
+
+def build_discriminator(config: Any, info: DataInfo, g: Generator, norm: Norm, spectral: bool = False) -> Discriminator:
+    """D of --net, for G = g. norm: where D is convolutional."""
+    if config.net == "mlp":
+        return mlp_discriminator(info.shape, g.classes, spectral)
+    if config.share_convs:
+        return mirrored_discriminator(g, info.shape, norm)
+    return dcgan_discriminator(info.shape, g.classes, norm, spectral)
 
 
 class Adversarial:
@@ -99,8 +131,8 @@ class Adversarial:
             opt.lr = self.config.lr * linear_decay(self.config.steps)(self.opt_g.t)
 
     def noise(self, n: int) -> Tensor:
-        """z (n, latent) from N(0, I)."""
-        return random.randn(n, self.generator.latent)
+        """z (n, *noise_shape) from N(0, I)."""
+        return random.randn(n, *self.generator.noise_shape)
 
     # --- looking at it ------------------------------------------------------------------------------------------------
 
@@ -120,7 +152,7 @@ class Adversarial:
         with no_grad():
             for start in range(0, count, 256):
                 n = min(256, count - start)
-                z = Tensor(rng.standard_normal((n, self.generator.latent), dtype=np.float32))
+                z = Tensor(rng.standard_normal((n, *self.generator.noise_shape), dtype=np.float32))
                 parts.append(self.generator(z, None if labels is None else labels[start : start + n]).data)
         if self.average is not None:
             self.average.swap()

@@ -1,16 +1,18 @@
 """What every recipe can be told: one dataclass whose fields become command-line flags.
 
-A field that is None is "chosen for the data": `Recipe.resolve` fills it in, and config.json keeps the value that was used.
+A field that is None is "chosen for the data": `resolve` fills it in, and config.json keeps the value that was used.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tyro
 
+from minigen import data as datasets
 from minigen.errors import UserError
 
 
@@ -23,6 +25,11 @@ class DataInfo:
     classes: tuple[str, ...]
     count: int
     crc32: int
+    vocabulary: str = ""  # of a text: its characters; its shape is () and it has no classes
+
+    @property
+    def is_text(self) -> bool:
+        return bool(self.vocabulary)
 
     @property
     def is_points(self) -> bool:
@@ -41,19 +48,15 @@ ChosenText = Annotated[str | None, chosen("FOLDER")]
 
 
 @dataclass
-class Recipe:
+class BaseRecipe:
     """Options common to all recipes."""
 
     name: ClassVar[str] = ""
 
-    data: str = "digits"
-    """What to learn: a name (digits, mnist, fashion, cifar10, 8gaussians, 25gaussians, swissroll) or a folder of images."""
-    size: ChosenInt = None
-    """Resize images to this many pixels square, a multiple of 4. (default: as they are)"""
     steps: ChosenInt = None
-    """Generator updates in all. (default: chosen for the data)"""
+    """Updates in all; of the generator, where there are two networks. (default: chosen for the data)"""
     batch_size: ChosenInt = None
-    """Samples in a batch. (default: 64 images, 256 points)"""
+    """Samples in a batch. (default: 64; 256 points)"""
     seed: int = 0
     """Fixes initial weights, noise and data order: the same seed gives the same run."""
     device: str = "cpu"
@@ -65,7 +68,7 @@ class Recipe:
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     sample_every: int = 500
-    """Steps between sample grids."""
+    """Steps between samples."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
 
@@ -79,7 +82,11 @@ class Recipe:
 
     def free(self) -> set[str]:
         """Fields that may differ when a run is resumed: those that do not change what is computed."""
-        return {"steps", "out", "resume", "device", "sample_every", "checkpoint_every", "data"}
+        return {"steps", "out", "resume", "device", "sample_every", "checkpoint_every"}
+
+    def load(self, source: str | None = None) -> Any:
+        """The data to learn, or those of `source` in their place. Raises UserError."""
+        raise NotImplementedError(f"{type(self).__name__} has no data")
 
     def build(self, info: DataInfo, data: Any) -> Any:
         """A Trainer for this configuration; `data` is None when the run is only to be sampled."""
@@ -89,7 +96,29 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def from_dict(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
+@dataclass
+class _Data:
+    data: str = "digits"
+    """What to learn: a name (digits, mnist, fashion, cifar10, 8gaussians, 25gaussians, swissroll) or a folder of images."""
+    size: ChosenInt = None
+    """Resize images to this many pixels square, a multiple of 4. (default: as they are)"""
+
+
+@dataclass
+class Recipe(BaseRecipe, _Data):  # bases in this order: fields are collected from the last, so --help begins with --data
+    """Options of the recipes that learn images or points."""
+
+    def load(self, source: str | None = None) -> datasets.Dataset:
+        path = Path(self.data).expanduser()
+        if self.data not in datasets.NAMES and path.exists():
+            self.data = str(path.absolute())  # the run can be judged from any folder
+        return datasets.load(source or self.data, size=self.size, seed=self.seed)
+
+    def free(self) -> set[str]:
+        return super().free() | {"data"}
+
+
+def from_dict(recipe: type[BaseRecipe], values: dict[str, Any]) -> BaseRecipe:
     """The recipe with the saved `values`; unknown or missing fields raise UserError (another version wrote them)."""
     known = {f.name for f in dataclasses.fields(recipe)}
     if set(values) != known:

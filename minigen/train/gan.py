@@ -20,9 +20,9 @@ import tyro
 
 from minigen import nn, ops
 from minigen.autograd import no_grad
-from minigen.models import gan as models
+from minigen.errors import UserError
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, AdversarialRecipe, labels_in_turn
+from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator, labels_in_turn
 from minigen.train.config import DataInfo
 
 Loss = Literal["nonsaturating", "minimax", "lsgan", "hinge"]
@@ -63,15 +63,9 @@ def add_penalty(loss: Tensor, params: list[Tensor], l1: float, l2: float) -> Ten
 
 class GANTrainer(Adversarial):
     def __init__(self, config: GAN, info: DataInfo, data: Any) -> None:
-        k = len(info.classes) if config.labels else 0
-        if config.net == "mlp":
-            g = models.mlp_generator(info.shape, k)
-            d = models.mlp_discriminator(info.shape, k, config.spectral_norm)
-        else:
-            g = models.dcgan_generator(info.shape, k)
-            norm = None if config.spectral_norm else (lambda chw: nn.BatchNorm2d(chw[0]))
-            d = models.dcgan_discriminator(info.shape, k, norm, config.spectral_norm)
-        super().__init__(config, info, data, g, d)
+        norm = None if config.spectral_norm else (lambda chw: nn.BatchNorm2d(chw[0]))
+        g = build_generator(config, info)
+        super().__init__(config, info, data, g, build_discriminator(config, info, g, norm, config.spectral_norm))
 
     def step(self) -> dict[str, float]:
         c, D, G = self.config, self.discriminator, self.generator
@@ -114,6 +108,8 @@ class GAN(AdversarialRecipe):
 
     def resolve(self, info: DataInfo) -> None:
         super().resolve(info)
+        if self.share_convs and self.spectral_norm:
+            raise UserError("--share-convs with --spectral-norm: D's weights are scaled by their norm, and would not be G's")
         self.steps = self.steps or (10_000 if info.is_points else 3_000)
         self.lr = 2e-4 if self.lr is None else self.lr
         self.betas = (0.5, 0.999) if self.betas is None else self.betas

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minigen import data as datasets
 from minigen import random
 from minigen.device import require
 from minigen.errors import UserError
 from minigen.train import pictures, run
-from minigen.train.config import DataInfo, Recipe
+from minigen.train.config import BaseRecipe, DataInfo
 from minigen.train.progress import Progress
 
 GRID = 64  # samples in a grid; points are drawn by the thousand
@@ -44,7 +43,7 @@ class Interrupt:
             signal.signal(number, handler)
 
 
-def train(config: Recipe, say: Callable[[str], None] = print) -> Path:
+def train(config: BaseRecipe, say: Callable[[str], None] = print) -> Path:
     """Train from the start, or from the last checkpoint with config.resume. Returns the run's folder.
 
     Raises UserError for bad input and for losses that stop being numbers; the last checkpoint stays valid.
@@ -52,9 +51,7 @@ def train(config: Recipe, say: Callable[[str], None] = print) -> Path:
     require(config.device)
     if config.resume and config.out is None:
         raise UserError("--resume needs --out: the run to go on with")
-    if config.data not in datasets.NAMES:  # kept as an absolute path: the run can be judged from any folder
-        config.data = str(Path(config.data).expanduser().absolute()) if Path(config.data).expanduser().exists() else config.data
-    data = datasets.load(config.data, size=config.size, seed=config.seed)
+    data = config.load()
     for notice in data.notices:
         say(notice)
     info = run.data_info(data)
@@ -66,7 +63,7 @@ def train(config: Recipe, say: Callable[[str], None] = print) -> Path:
     return folder
 
 
-def _open(config: Recipe, info: DataInfo, trainer: Any, say: Callable[[str], None]) -> tuple[Path, int]:
+def _open(config: BaseRecipe, info: DataInfo, trainer: Any, say: Callable[[str], None]) -> tuple[Path, int]:
     """Create the run folder, or take up the one in --out. Returns it and the step to go on from."""
     if not config.resume:
         folder = run.new_folder(config.out, config.name, info.name)
@@ -89,7 +86,7 @@ def _open(config: Recipe, info: DataInfo, trainer: Any, say: Callable[[str], Non
 
 
 def _record_loop(
-    folder: Path, config: Recipe, trainer: Any, data: Any, start: int, say: Callable[[str], None]
+    folder: Path, config: BaseRecipe, trainer: Any, data: Any, start: int, say: Callable[[str], None]
 ) -> None:
     assert config.steps is not None
     step, losses = start, {}
@@ -130,7 +127,10 @@ def _append(metrics: Any, record: dict[str, float], folder: Path) -> None:
 
 
 def draw_samples(folder: Path, trainer: Any, data: Any, step: int) -> None:
-    """samples/STEP.png: 64 images, or 2000 points over the data."""
+    """samples/STEP.png: 64 images, or 2000 points over the data; samples/STEP.txt of a text."""
+    if trainer.info.is_text:
+        trainer.save_samples(folder / "samples" / f"{step:06d}.txt")
+        return
     points = trainer.info.is_points
     x = trainer.sample(2000 if points else GRID)
     pictures.save_samples(folder / "samples" / f"{step:06d}.png", x, np.asarray(data.images) if points else None)

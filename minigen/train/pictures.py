@@ -30,13 +30,13 @@ def grid(samples: Any, columns: int | None = None) -> np.ndarray[Any, Any]:
     return picture
 
 
-def save_samples(path: Path, samples: Any, data: Any = None) -> None:
-    """A grid of images, or a scatter plot of points (N, 2) over the `data` points if given."""
+def save_samples(path: Path, samples: Any, data: Any = None, columns: int | None = None) -> None:
+    """A grid of images in so many columns, or a scatter plot of points (N, 2) over the `data` points if given."""
     if np.ndim(samples) == 4:
         from PIL import Image
 
         buffer = io.BytesIO()
-        Image.fromarray(grid(samples)).save(buffer, "PNG")
+        Image.fromarray(grid(samples, columns)).save(buffer, "PNG")
         write_atomically(path, buffer.getvalue())
         return
     figure = _figure(5, 5)

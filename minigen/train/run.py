@@ -3,7 +3,7 @@
     config.json              the recipe, every option's value, and what the data were
     metrics.jsonl            one line of losses every --log-every steps
     checkpoint.safetensors   weights, optimiser, random state, data position
-    samples/000500.png       grids of samples
+    samples/000500.png       grids of samples; .txt of text
     curves.png               the losses
 
 metrics.jsonl holds nothing that depends on time or machine load: a run that was killed and resumed writes the same bytes.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,18 @@ from typing import Any
 import numpy as np
 
 from minigen import random
+from minigen.data import Text, Vocabulary, to_float
 from minigen.errors import UserError
 from minigen.train import checkpoint
-from minigen.train.config import DataInfo, Recipe, from_dict
+from minigen.train.config import BaseRecipe, DataInfo, from_dict
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 
 
 def data_info(data: Any) -> DataInfo:
-    """What config.json keeps of a Dataset; the checksum tells whether a resumed run sees the same data."""
+    """What config.json keeps of the data; the checksum tells whether a resumed run sees the same ones."""
+    if isinstance(data, Text):
+        return DataInfo(data.name, (), (), len(data.content), data.crc32, data.vocabulary.characters)
     crc = zlib.crc32(np.ascontiguousarray(data.images).data)
     return DataInfo(data.name, tuple(data.shape), tuple(data.classes), len(data.images), crc)
 
@@ -53,12 +57,12 @@ def new_folder(out: str | None, recipe: str, data: str) -> Path:
     return folder
 
 
-def write_config(folder: Path, config: Recipe, info: DataInfo) -> None:
+def write_config(folder: Path, config: BaseRecipe, info: DataInfo) -> None:
     content = {"recipe": config.name, "options": config.to_dict(), "data": asdict(info)}
     checkpoint.write_atomically(folder / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_config(folder: Path, recipes: dict[str, type[Recipe]]) -> tuple[Recipe, DataInfo]:
+def read_config(folder: Path, recipes: Mapping[str, type[BaseRecipe]]) -> tuple[BaseRecipe, DataInfo]:
     """Raises UserError if the folder holds no run, or one that this version does not understand."""
     path = folder / CONFIG
     if not folder.is_dir():
@@ -68,7 +72,8 @@ def read_config(folder: Path, recipes: dict[str, type[Recipe]]) -> tuple[Recipe,
     try:
         content = json.loads(path.read_text())
         recipe, options, data = content["recipe"], content["options"], content["data"]
-        info = DataInfo(data["name"], tuple(data["shape"]), tuple(data["classes"]), data["count"], data["crc32"])
+        known = (data["name"], tuple(data["shape"]), tuple(data["classes"]), data["count"], data["crc32"])
+        info = DataInfo(*known, data.get("vocabulary", ""))
     except (ValueError, KeyError, TypeError, OSError) as e:
         raise UserError(f"{path} is damaged ({e})") from e
     if recipe not in recipes:
@@ -76,22 +81,36 @@ def read_config(folder: Path, recipes: dict[str, type[Recipe]]) -> tuple[Recipe,
     return from_dict(recipes[recipe], options), info
 
 
-def check_resume(folder: Path, given: Recipe, saved: Recipe, info: DataInfo, saved_info: DataInfo) -> None:
+def check_resume(folder: Path, given: BaseRecipe, saved: BaseRecipe, info: DataInfo, saved_info: DataInfo) -> None:
     """Refuse to go on with a run under other options or other data than it began with."""
+    if info.vocabulary != saved_info.vocabulary:
+        difference = Vocabulary(saved_info.vocabulary).difference(Vocabulary(info.vocabulary))
+        raise UserError(f"{folder} was begun on text of another vocabulary: {info.name} differs, {difference}")
     for name, value in saved.to_dict().items():
         if name not in saved.free() and getattr(given, name) != value:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{folder} was begun with {flag} {value}; it cannot go on with {getattr(given, name)}")
     if (info.count, info.shape, info.crc32) != (saved_info.count, saved_info.shape, saved_info.crc32):
-        then, now = (f"{i.count} of shape {i.shape}, crc32 {i.crc32:08x}" for i in (saved_info, info))
+        then, now = (
+            f"{i.count} {'characters' if i.is_text else f'of shape {i.shape}'}, crc32 {i.crc32:08x}" for i in (saved_info, info)
+        )
         raise UserError(f"{folder} was begun on other data: {then}; now {now}")
 
 
-def save(folder: Path, config: Recipe, trainer: Any, step: int) -> None:
+def held_out(folder: Path, info: DataInfo, data: Any) -> tuple[Any, Any]:
+    """The held-out part of data like those of a run that draws: float32, images in [-1, 1], and labels. Raises UserError."""
+    if tuple(data.shape) != info.shape or len(data.classes) != len(info.classes):
+        raise UserError(f"{folder} was trained on data of shape {info.shape}, {data.name} is {data.shape}")
+    if not len(data.test_images):
+        raise UserError(f"{data.name} has no held-out part")
+    return data.test_images if info.is_points else to_float(data.test_images), data.test_labels
+
+
+def save(folder: Path, config: BaseRecipe, trainer: Any, step: int) -> None:
     checkpoint.save(folder, checkpoint.Checkpoint(trainer.state(), config.name, step, random.get_state()))
 
 
-def restore(folder: Path, config: Recipe, trainer: Any) -> int:
+def restore(folder: Path, config: BaseRecipe, trainer: Any) -> int:
     """Load the checkpoint into the trainer and the random generator. Returns the step it was written after."""
     saved = checkpoint.load(folder, config.name)
     try:

@@ -26,10 +26,11 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.errors import UserError
-from minigen.models import gan as models
+from minigen.models.gan import LATENT, Discriminator
+from minigen.models.recurrent_gan import SequenceCritic
 from minigen.random import rand
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, AdversarialRecipe, labels_in_turn
+from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator, labels_in_turn
 from minigen.train.config import ChosenFloat, DataInfo
 
 Penalty = Literal["two-sided", "one-sided", "fake", "real"]
@@ -54,14 +55,12 @@ def gradient_penalty(penalty: Penalty, critic: Any, x: Tensor, y: Tensor, labels
 
 class WGANGPTrainer(Adversarial):
     def __init__(self, config: WGANGP, info: DataInfo, data: Any) -> None:
-        k = len(info.classes) if config.labels else 0
-        if config.net == "mlp":
-            # As much noise as the plane has dimensions, for points: more would only blur the modes.
-            g = models.mlp_generator(info.shape, k, 2 if info.is_points else models.LATENT)
-            d = models.mlp_discriminator(info.shape, k)
+        # As much noise as the plane has dimensions, for points: more would only blur the modes.
+        g = build_generator(config, info, 2 if info.is_points else LATENT)
+        if config.critic == "gru":
+            d: Discriminator = SequenceCritic(info.shape, g.classes)
         else:
-            g = models.dcgan_generator(info.shape, k)
-            d = models.dcgan_discriminator(info.shape, k, nn.LayerNorm if config.critic_norm == "layer" else None)
+            d = build_discriminator(config, info, g, nn.LayerNorm if config.critic_norm == "layer" else None)
         super().__init__(config, info, data, g, d)
 
     def critic_step(self) -> dict[str, float]:
@@ -114,8 +113,10 @@ class WGANGP(AdversarialRecipe):
     """lambda, the weight of the penalty. (default: 10 for images, 0.1 for points)"""
     n_critic: int = 5
     """Critic updates for each generator update."""
+    critic: Literal["net", "gru"] = "net"
+    """net: the critic that goes with --net; gru: a GRU that reads the image's rows as a sequence."""
     critic_norm: Literal["none", "layer", "batch"] = "none"
-    """Normalisation in the dcgan critic: none or layer. (batch couples the samples of a batch, and is refused)"""
+    """Normalisation in the convolutional critic: none or layer. (batch couples the samples of a batch, and is refused)"""
 
     def resolve(self, info: DataInfo) -> None:
         points = info.is_points
@@ -130,8 +131,12 @@ class WGANGP(AdversarialRecipe):
                 "--critic-norm batch: the gradient penalty is per sample, and batch norm couples samples; "
                 "use none or layer (Gulrajani et al. 2017, section 4)"
             )
-        if self.critic_norm == "layer" and self.net == "mlp":
-            raise UserError("--critic-norm layer is for --net dcgan")
+        if self.critic_norm == "layer" and (self.net == "mlp" or self.critic == "gru"):
+            raise UserError("--critic-norm layer is for --net dcgan, or a recurrent one, with --critic net")
+        if self.critic == "gru" and points:
+            raise UserError(f"--critic gru reads rows of an image; the data {info.name} are points: use --critic net")
+        if self.critic == "gru" and self.share_convs:
+            raise UserError("--share-convs needs a critic with convolutions: --critic net")
         if self.n_critic < 1:
             raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
         self.steps = self.steps or (5_000 if points else 700 if info.shape[-1] < 16 else 3_000)

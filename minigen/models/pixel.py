@@ -1,0 +1,172 @@
+"""A recurrent net over an image's values, one after another: an exact likelihood    (van den Oord et al. 2016, section 2)
+
+An image of H x W pixels and c channels is a sequence x of S = H W c values, in raster order, the channels of a pixel one after
+another; each value is one of L levels. By the chain rule
+
+    p(x) = prod_t p(x_t | x_1 .. x_{t-1})        h_t = cell(f_t, h_{t-1}),    p(x_t | ..) = softmax(A h_t + b)
+
+and with L = 2 one logit does: p(x_t = 1 | ..) = s(a h_t + b). f_t is any function of x_1 .. x_{t-1}: here values seen already,
+scaled to [-1, 1], which `reads` lists. Zero stands for what lies outside the image.
+
+    by pixel, context 0    the value before                                  K = 2:    o o o o o     o  read at step t
+              context K    the c K values to the left, those in the K                   o o o o o     x  the value predicted
+                           rows above from c K to the left to c K to the                o o x
+                           right, and where t is: row, column and channel, one-hot
+
+    by row                 one step is a whole row of V = W c values; it reads the K rows above (1, if K is 0), and where it is.
+                           p(row) = prod_j p(x_j | rows above): given those above, the values of a row are independent. That is
+                           another and weaker model; of it, too, the likelihood is exact.
+
+`log_prob` runs all steps at once, on a known image. `generate` runs them one by one, keeping the state, and draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minigen import nn, ops
+from minigen.autograd import no_grad
+from minigen.models.gan import one_hot
+from minigen.models.recurrent_gan import CELLS
+from minigen.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def reads(shape: Sequence[int], by: str, context: int) -> Array:
+    """(T, F): the values, numbered 0 .. S-1 along the sequence, that each step reads; S stands for outside the image."""
+    c, h, w = shape
+    v = w * c
+    if by == "row":
+        table = np.arange(h)[:, None] * v - np.arange(max(context, 1) * v, 0, -1)  # (H, K V)
+        return np.where(table < 0, h * v, table)
+    if context == 0:
+        return np.where(np.arange(h * v) < 1, h * v, np.arange(h * v) - 1)[:, None]
+    reach = context * c
+    offsets = [(up, right) for up in range(context, 0, -1) for right in range(-reach, reach + 1)]
+    offsets += [(0, right) for right in range(-reach, 0)]
+    up, right = np.array(offsets).T
+    row, column = (a.reshape(-1, 1) for a in np.divmod(np.arange(h * v), v))
+    inside = (row - up >= 0) & (column + right >= 0) & (column + right < v)
+    return np.where(inside, (row - up) * v + column + right, h * v)
+
+
+def positions(shape: Sequence[int], by: str) -> Array:
+    """(T, H) by row, (T, H + W + c) by pixel: where each step is, one-hot; without the channel if there is only one."""
+    c, h, w = shape
+    if by == "row":
+        return np.eye(h, dtype=np.float32)
+    row, column, channel = np.unravel_index(np.arange(h * w * c), (h, w, c))
+    parts = [np.eye(h)[row], np.eye(w)[column]] + [np.eye(c)[channel]] * (c > 1)
+    return np.concatenate(parts, 1, dtype=np.float32)
+
+
+class PixelRNN:
+    """Images are integers (N, c, H, W) in 0 .. levels-1; labels (N,), or None without classes."""
+
+    def __init__(
+        self, shape: Sequence[int], cell: str = "lstm", hidden: int = 128, by: str = "pixel", context: int = 0,
+        levels: int = 2, classes: int = 0,
+    ) -> None:  # fmt: skip
+        self.shape, self.levels, self.classes = tuple(shape), levels, classes
+        self._reads = reads(shape, by, context)
+        self._where = positions(shape, by) if context else np.zeros((len(self._reads), 0), np.float32)
+        self.steps, self.values = len(self._reads), int(np.prod(shape))
+        self.width = self.values // self.steps  # values predicted in one step: 1, or a row of them
+        self.rnn = CELLS[cell](self._reads.shape[1] + self._where.shape[1] + classes, hidden)
+        self.out = nn.Linear(hidden, self.width * (1 if levels == 2 else levels))
+
+    # --- all steps at once --------------------------------------------------------------------------------------------
+
+    def logits(self, x: Array, labels: Any = None) -> Tensor:
+        """Logits (T, N, width) of each value being 1; of each level (T, N, width, levels), if there are more than two."""
+        seen = self._seen(self._sequence(x))[:, self._reads].swapaxes(0, 1)  # (T, N, F)
+        steps, n, _ = seen.shape
+        where = np.broadcast_to(self._where[:, None], (steps, n, self._where.shape[1]))
+        told = np.broadcast_to(self._told(labels, n), (steps, n, self.classes))
+        states, _ = self.rnn(Tensor(np.concatenate([seen, where, told], 2)))
+        return self._unpacked(self.out(states))
+
+    def loss(self, x: Array, labels: Any = None) -> Tensor:
+        """-log p(x), in nats for each value: the mean over images and values."""
+        logits, target = self.logits(x, labels), self._targets(x)
+        if self.levels == 2:
+            return ops.bce_with_logits(logits, Tensor(target.astype(np.float32)))
+        return ops.cross_entropy(ops.reshape(logits, (-1, self.levels)), target.reshape(-1))
+
+    def log_prob(self, x: Array, labels: Any = None) -> Array:
+        """log p(x) of each image, in nats: (N,) float64."""
+        with no_grad():
+            found = _log_prob(self.logits(x, labels).data, self._targets(x), self.levels)
+        return found.sum(axis=(0, 2), dtype=np.float64)  # type: ignore[no-any-return]
+
+    # --- one step after another ---------------------------------------------------------------------------------------
+
+    def generate(self, rng: np.random.Generator, n: int, labels: Any = None, given: Any = None, rows: int = 0) -> Any:
+        """Draw n images (N, c, H, W), and log p of each of them (N,). The first `rows` rows are those of `given`, if any.
+
+        Each step costs the same: the state is kept, and what was drawn is never read again from the start.
+        """
+        known = 0 if given is None else rows * self.values // self.shape[1]
+        drawn = np.zeros((n, self.values), np.int64)
+        if given is not None:
+            drawn[:, :known] = self._sequence(given)[:, :known]
+        seen = self._seen(drawn)
+        told, state, total = self._told(labels, n), None, np.zeros(n)
+        with no_grad():
+            for t in range(self.steps):
+                at = slice(t * self.width, (t + 1) * self.width)
+                where = np.broadcast_to(self._where[t], (n, self._where.shape[1]))
+                inputs = np.concatenate([seen[:, self._reads[t]], where, told], 1)
+                h, state = self.rnn.step(Tensor(inputs), state)
+                logits = self._unpacked(self.out(h)).data  # (N, width) or (N, width, levels)
+                if at.start >= known:
+                    drawn[:, at] = _draw(rng, logits, self.levels)
+                    seen[:, at] = self.scaled(drawn[:, at])
+                total += _log_prob(logits, drawn[:, at], self.levels).sum(axis=1, dtype=np.float64)
+        return drawn.reshape(n, *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2), total
+
+    # --- layouts ------------------------------------------------------------------------------------------------------
+
+    def _sequence(self, x: Array) -> Array:
+        """(N, c, H, W) -> (N, S)"""
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"images of shape {x.shape[1:]}; wanted {self.shape}")
+        return x.transpose(0, 2, 3, 1).reshape(len(x), -1)
+
+    def scaled(self, x: Array) -> Array:
+        """0 .. levels-1 -> float32 in [-1, 1]"""
+        return (x * (2 / (self.levels - 1)) - 1).astype(np.float32)
+
+    def _seen(self, sequence: Array) -> Array:
+        """(N, S) -> (N, S + 1), scaled; the last column is what lies outside the image."""
+        return np.pad(self.scaled(sequence), ((0, 0), (0, 1)))
+
+    def _told(self, labels: Any, n: int) -> Array:
+        return one_hot(labels, self.classes).data if self.classes else np.zeros((n, 0), np.float32)
+
+    def _targets(self, x: Array) -> Array:
+        """(N, c, H, W) -> (T, N, width)"""
+        return self._sequence(x).reshape(len(x), self.steps, self.width).swapaxes(0, 1)
+
+    def _unpacked(self, out: Tensor) -> Tensor:
+        return out if self.levels == 2 else ops.reshape(out, (*out.shape[:-1], self.width, self.levels))
+
+
+def _log_prob(logits: Array, x: Array, levels: int) -> Array:
+    """log p of each value x under its logits, shaped like x."""
+    if levels == 2:
+        return -np.logaddexp(0, np.where(x == 1, -logits, logits))
+    top = logits.max(axis=-1)
+    chosen = np.take_along_axis(logits, x[..., None], -1)[..., 0]
+    return chosen - top - np.log(np.exp(logits - top[..., None]).sum(axis=-1))  # type: ignore[no-any-return]
+
+
+def _draw(rng: np.random.Generator, logits: Array, levels: int) -> Array:
+    """One value for each set of logits."""
+    if levels == 2:
+        return rng.random(logits.shape) < 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1)  # type: ignore[no-any-return]
