@@ -167,6 +167,14 @@ def cosine(steps: int, warmup: int = 0, final: float = 0.0) -> Callable[[int], f
     return factor
 
 
+# By name: a function of the number of steps in all.
+SCHEDULES: dict[str, Callable[[int], Callable[[int], float]]] = {
+    "constant": lambda steps: constant(),
+    "linear": linear_decay,
+    "cosine": cosine,
+}
+
+
 class WeightAverage:
     """An exponential moving average of parameters: a <- decay a + (1 - decay) p. Often samples better than p itself."""
 

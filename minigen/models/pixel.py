@@ -30,7 +30,6 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import no_grad
 from minigen.models.gan import one_hot
-from minigen.models.recurrent_gan import CELLS
 from minigen.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +75,7 @@ class PixelRNN:
         self._where = positions(shape, by) if context else np.zeros((len(self._reads), 0), np.float32)
         self.steps, self.values = len(self._reads), int(np.prod(shape))
         self.width = self.values // self.steps  # values predicted in one step: 1, or a row of them
-        self.rnn = CELLS[cell](self._reads.shape[1] + self._where.shape[1] + classes, hidden)
+        self.rnn = nn.CELLS[cell](self._reads.shape[1] + self._where.shape[1] + classes, hidden)
         self.out = nn.Linear(hidden, self.width * (1 if levels == 2 else levels))
 
     # --- all steps at once --------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from minigen import nn, ops
 from minigen.models.gan import LATENT, SLOPE, Discriminator, Generator, Norm, one_hot
 from minigen.tensor import Tensor
 
-CELLS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 MAPS = 16
 
 
@@ -46,7 +45,7 @@ class RecurrentGenerator(Generator):
         )
         nn.init.dcgan(head)
         super().__init__(head, latent, classes)
-        self.rnn = CELLS[cell](latent + classes, MAPS * (w // 2), batch_first=True)
+        self.rnn = nn.CELLS[cell](latent + classes, MAPS * (w // 2), batch_first=True)
         self.noise_shape = (h // 2, latent)
 
     def __call__(self, z: Tensor, labels: Any = None) -> Tensor:
@@ -63,7 +62,7 @@ class SequenceCritic(Discriminator):
 
     def __init__(self, shape: Sequence[int], classes: int = 0, hidden: int = 128, cell: str = "gru") -> None:
         c, _, w = shape
-        self.rnn = CELLS[cell](w * c + classes, hidden)
+        self.rnn = nn.CELLS[cell](w * c + classes, hidden)
         super().__init__(nn.Linear(hidden, 1), classes)
 
     def __call__(self, x: Tensor, labels: Any = None) -> Tensor:

@@ -16,8 +16,6 @@ import numpy as np
 from minigen import nn, ops
 from minigen.tensor import Tensor
 
-CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-
 
 class CharRNN:
     """Logits of the next character, after each character read."""
@@ -30,7 +28,7 @@ class CharRNN:
         self.characters = characters
         self.embedding = nn.Embedding(characters + symbols, embedding)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = CELLS[cell](embedding, hidden, layers, dropout=dropout)
+        self.rnn = nn.CELLS[cell](embedding, hidden, layers, dropout=dropout)
         self.head = nn.Linear(hidden, characters)
 
     def __call__(self, index: Any, state: Any = None) -> tuple[Tensor, Any]:

@@ -18,7 +18,7 @@ from minigen.nn.layers import (
     Tanh,
     Unflatten,
 )
-from minigen.nn.recurrent import GRU, LSTM, RNN
+from minigen.nn.recurrent import CELLS, GRU, LSTM, RNN
 from minigen.nn.spectral import SpectralNorm
 from minigen.nn.walk import (
     load_state_dict,
@@ -30,7 +30,7 @@ from minigen.nn.walk import (
 )
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "Flatten",
+    "CELLS", "GRU", "LSTM", "RNN", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "Flatten",
     "LayerNorm", "LeakyReLU", "Linear", "ReLU", "Sequential", "Sigmoid", "SpectralNorm", "Tanh", "Unflatten", "init",
     "load_state_dict", "named_parameters", "parameters", "set_training", "state_dict", "walk",
 ]  # fmt: skip

@@ -149,3 +149,6 @@ class GRU(_Recurrent):
         d = self.hidden_size
         bias = ops.concatenate([b_ih[: 2 * d] + b_hh[: 2 * d], b_ih[2 * d :], b_hh[2 * d :]])  # r and z see only the sum
         return (ops.gru(x, starts[0], w_hh, bias, mask),)
+
+
+CELLS: dict[str, Any] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}  # by the name that recipes use

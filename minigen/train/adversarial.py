@@ -28,9 +28,6 @@ from minigen.optim import Adam, WeightAverage, linear_decay
 from minigen.tensor import Tensor
 from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe, chosen
 
-SAMPLE_STREAM = 1  # noise for sample grids: its own stream, so that looking at a run does not change it
-
-
 Net = Literal["mlp", "dcgan", "gru", "lstm", "rnn"]
 RECURRENT = ("gru", "lstm", "rnn")
 
@@ -138,7 +135,7 @@ class Adversarial:
 
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> np.ndarray[Any, Any]:
         """`count` samples (count, *shape), a function of the weights and the seed. Conditional: labels in turn, or one."""
-        rng = np.random.default_rng([self.config.seed if seed is None else seed, SAMPLE_STREAM])
+        rng = self.config.sample_rng(seed)
         classes = self.generator.classes
         if label is not None and not 0 <= label < classes:
             raise UserError(

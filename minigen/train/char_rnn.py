@@ -25,13 +25,12 @@ from minigen.autograd import grad, no_grad
 from minigen.data import Streams, Text
 from minigen.errors import UserError
 from minigen.models import text as models
-from minigen.optim import Adam, clip_grad_norm, constant, cosine, linear_decay
+from minigen.optim import SCHEDULES, Adam, clip_grad_norm
 from minigen.tensor import Tensor
 from minigen.train.config import DataInfo
 from minigen.train.text import TextRecipe, TextTrainer
 
 PASSES, FEWEST, MOST = 10, 300, 10_000  # over the text, and the steps that this may come to
-SCHEDULES = {"constant": lambda steps: constant(), "linear": linear_decay, "cosine": cosine}
 
 
 class CharRNNTrainer(TextTrainer):

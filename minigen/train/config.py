@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import tyro
 
 from minigen import data as datasets
 from minigen.errors import UserError
+
+SAMPLE_STREAM = 1  # beside the seed
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class BaseRecipe:
     def free(self) -> set[str]:
         """Fields that may differ when a run is resumed: those that do not change what is computed."""
         return {"steps", "out", "resume", "device", "sample_every", "checkpoint_every"}
+
+    def sample_rng(self, seed: int | None) -> np.random.Generator:
+        """What samples are drawn from: the run's seed or another, in a stream of its own, so that looking changes nothing."""
+        return np.random.default_rng([self.seed if seed is None else seed, SAMPLE_STREAM])
 
     def load(self, source: str | None = None) -> Any:
         """The data to learn, or those of `source` in their place. Raises UserError."""

@@ -33,8 +33,8 @@ from minigen.data import Loader, to_uint8
 from minigen.errors import UserError
 from minigen.metrics.likelihood import bits_per_dim
 from minigen.models.pixel import PixelRNN as Model
-from minigen.optim import Adam, WeightAverage, clip_grad_norm, constant, cosine, linear_decay
-from minigen.train.adversarial import SAMPLE_STREAM, labels_in_turn
+from minigen.optim import SCHEDULES, Adam, WeightAverage, clip_grad_norm
+from minigen.train.adversarial import labels_in_turn
 from minigen.train.config import ChosenInt, DataInfo, Recipe
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +42,6 @@ Binarize = Literal["threshold", "draw"]
 BINARIZE_SEED = 0  # of the data, not of the run: every run sees the same draw
 TRAINING, HELD_OUT = 0, 1
 AT_ONCE = 50_000  # values judged at a time: 64 images of 28x28
-SCHEDULES = {"constant": lambda steps: constant(), "linear": linear_decay, "cosine": cosine}
 
 
 def quantize(images: Array, levels: int, binarize: Binarize = "threshold", split: int = TRAINING) -> Array:
@@ -117,7 +116,7 @@ class PixelRNNTrainer:
             )
         labels = labels_in_turn(count, classes) if label is None else np.full(count, label)
         with self._averaged():
-            drawn, _ = self.model.generate(self._rng(seed), count, labels)
+            drawn, _ = self.model.generate(self.config.sample_rng(seed), count, labels)
         return self.model.scaled(drawn)
 
     def complete(self, x: Array, labels: Any, count: int, seed: int | None = None) -> Array:
@@ -127,14 +126,11 @@ class PixelRNNTrainer:
         q, rows = quantize(to_uint8(x), c.levels, c.binarize, HELD_OUT), x.shape[2] // 2
         labels = labels[: len(x)].repeat(count) if c.labels else None
         with self._averaged():
-            drawn, _ = self.model.generate(self._rng(seed), len(q) * count, labels, q.repeat(count, 0), rows)
+            drawn, _ = self.model.generate(self.config.sample_rng(seed), len(q) * count, labels, q.repeat(count, 0), rows)
         original = self.model.scaled(q)[:, None]
         half = original.copy()
         half[..., rows:, :] = 0.0
         return np.concatenate([original, half, self.model.scaled(drawn).reshape(len(q), count, *q.shape[1:])], 1)
-
-    def _rng(self, seed: int | None) -> np.random.Generator:
-        return np.random.default_rng([self.config.seed if seed is None else seed, SAMPLE_STREAM])
 
     # --- saving -------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ from minigen.errors import UserError
 from minigen.train.checkpoint import write_atomically
 from minigen.train.config import BaseRecipe, DataInfo
 
-SAMPLE_STREAM = 1  # draws for samples: their own stream, so that looking at a run does not change it
 RULE = "\n" + "-" * 32 + "\n"  # between texts
 
 Cell = Literal["gru", "lstm", "rnn"]
@@ -128,7 +127,7 @@ class TextTrainer:
             raise UserError(f"--temperature must not be negative, not {temperature}")
         if not 0 < top_p <= 1:
             raise UserError(f"--top-p must be above 0 and at most 1, not {top_p}")
-        rng = np.random.default_rng([self.config.seed if seed is None else seed, SAMPLE_STREAM])
+        rng = self.config.sample_rng(seed)
         written: list[Any] = []
         nn.set_training(self.model, False)
         with no_grad():
