@@ -116,7 +116,8 @@ def describe() -> str:
     core = _symbol(library, "openblas_get_corename")
     if core:
         core.restype = ctypes.c_char_p
-    return os.path.realpath(where) + (f" ({core().decode()} kernels)" if core else "")
+        held = ", as OPENBLAS_CORETYPE says" if "OPENBLAS_CORETYPE" in os.environ else ""
+    return os.path.realpath(where) + (f" ({core().decode()} kernels{held})" if core else "")
 
 
 def require() -> None:

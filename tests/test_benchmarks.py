@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_a_step_is_timed_and_written_as_json(tmp_path):
     assert 0 < step["best_ms"] <= step["q1_ms"] <= step["median_ms"] <= step["q3_ms"]
     assert 0 < step["floor_ms"] < step["median_ms"]
     assert {"processor", "cores", "threads", "blas", "versions", "date"} <= set(content["environment"])
+
+
+def test_the_environment_cannot_hold_one_side_to_old_kernels_in_silence():
+    command = [sys.executable, "-m", "benchmarks", "kernels", "gather", "--seconds", "0.001"]
+    held = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
+    aside, kept = (
+        subprocess.run(command + more, cwd=ROOT, capture_output=True, text=True, env=held).stdout
+        for more in ([], ["--keep-coretype"])
+    )
+    assert aside.startswith("OPENBLAS_CORETYPE=Nehalem is set aside (--keep-coretype obeys it)\n")
+    assert "as OPENBLAS_CORETYPE says" not in aside
+    assert "OPENBLAS_CORETYPE=" not in kept
+    if " kernels" in kept:  # OpenBLAS, which names them
+        assert "as OPENBLAS_CORETYPE says" in " ".join(kept.split())
 
 
 def test_kernels_are_timed_and_written_as_json(tmp_path, capsys):
