@@ -82,7 +82,7 @@ def test_the_gradient_stops_at_the_seam(monkeypatch, cell):
     """The second step's gradient is that of its own batch, from the state as numbers."""
     t, _ = trainer(cell=cell, dropout=0.0, clip=1e9)
     t.step()
-    carried = [mg.Tensor(a.copy()) for a in t.arrays.values()]
+    carried = [mg.Tensor(a.copy()) for a in t.carried]
     x, y = t.streams.at(1)
     logits, _ = t.model(x, tuple(carried) if cell == "lstm" else carried[0])
     wanted = mg.grad(mg.ops.cross_entropy(logits.reshape(-1, logits.shape[2]), y.reshape(-1)), t.params)

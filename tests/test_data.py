@@ -141,10 +141,9 @@ def test_a_resumed_loader_continues_bit_for_bit(count, batch, seed, before, afte
     whole = data.Loader(images, labels, batch, seed)
     for _ in range(before):
         whole.next()
-    state = whole.state()
-    assert all(type(number) is int for number in state)
+    state = whole.state_dict()
     resumed = data.Loader(images, labels, batch, seed)
-    resumed.restore(*state)
+    resumed.load_state_dict(state)
     for _ in range(after):
         (x, y), (x2, y2) = whole.next(), resumed.next()
         np.testing.assert_array_equal(x, x2)
@@ -164,8 +163,9 @@ def test_loader_refuses_bad_input():
     fails(lambda: data.Loader(images, labels, 0), "batch size", "0")
     fails(lambda: data.Loader(images, labels, 4, seed=-1), "seed", "-1")
     loader = data.Loader(images, labels, 4)
-    fails(lambda: loader.restore(0, 11), "example 11", "10")
-    fails(lambda: loader.restore(-1, 0), "epoch -1")
+    for epoch, position, words in ((0, 11, ("example 11", "10")), (-1, 0, ("epoch -1",))):
+        state = {"position": np.array([epoch, position])}
+        fails(lambda state=state: loader.load_state_dict(state), *words)
 
 
 # digits -----------------------------------------------------------------------------------------------------

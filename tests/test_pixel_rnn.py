@@ -27,7 +27,7 @@ EVERY = pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 
 def test_levels():
     grey = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
-    assert quantize(grey, 2).reshape(-1).tolist() == [0] * 128 + [1] * 128
+    assert quantize(grey, 2, "threshold").reshape(-1).tolist() == [0] * 128 + [1] * 128
     np.testing.assert_array_equal(quantize(grey, 256), grey)
     assert np.bincount(quantize(grey, 16).reshape(-1)).tolist() == [16] * 16
 
@@ -79,7 +79,7 @@ def test_it_learns_the_distribution_and_not_more(cell, by):
 
 def test_the_step_reports_nats_per_image_of_its_batch_and_clips():
     t = trainer(clip=1e-3, lr=0.5, lr_schedule="constant")
-    x = quantize(t.loader.images, 2)  # already 0 and 1: all below the threshold
+    x = quantize(t.loader.images, 2, "threshold")  # already 0 and 1: all below it
     assert x.max() == 0 and set(np.unique(t.loader.images)) == {0, 1}
     order = t.loader._order[:8]
     expected = -t.model.log_prob(t.loader.images[order]).mean()
@@ -103,7 +103,7 @@ def test_schedules(schedule, rates):
 
 def test_evaluation_is_over_every_image_and_uses_the_average(monkeypatch):
     monkeypatch.setattr("minigen.train.pixel_rnn.AT_ONCE", 40)  # two images at a time, and one
-    t = trainer(average=0.5, lr=0.1)
+    t = trainer(average=0.5, lr=0.1, binarize="threshold")
     t.step(), t.step()
     x = np.random.default_rng(1).integers(0, 256, (5, 1, 4, 4), np.uint8)
     weights = [p.data.copy() for p in t.params]
@@ -112,7 +112,7 @@ def test_evaluation_is_over_every_image_and_uses_the_average(monkeypatch):
         np.testing.assert_array_equal(p.data, w)
         p.assign(0.0)
     t.average.swap()
-    expected = -t.model.log_prob(quantize(x, 2)).mean()
+    expected = -t.model.log_prob(quantize(x, 2, "threshold")).mean()
     np.testing.assert_allclose(found["nll"], expected, rtol=1e-6)
     np.testing.assert_allclose(found["bits_per_dim"], expected / 16 / math.log(2), rtol=1e-6)
     assert found["protocol"] == "binarised at 0.5; exact, by pixel, each image once"
@@ -136,7 +136,7 @@ def test_looking_changes_nothing():
 
 @pytest.mark.parametrize("levels", [2, 256])
 def test_completions_keep_the_upper_half(levels):
-    t = trainer(levels=levels)
+    t = trainer(levels=levels, binarize="threshold" if levels == 2 else None)
     x = to_float(np.random.default_rng(1).integers(0, 256, (3, 1, 4, 4), np.uint8))
     found = t.complete(x, None, 5)
     assert found.shape == (3, 7, 1, 4, 4)
@@ -187,7 +187,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path, options):
         ({"hidden": 0}, "--hidden must be at least 1, not 0"),
         ({"context": -1}, "--context must be at least 0, not -1"),
         ({"levels": 1}, r"--levels must be in 2\.\.256, not 1"),
-        ({"levels": 16, "binarize": "draw"}, "--binarize draw makes 2 levels, not 16"),
+        ({"levels": 16, "binarize": "draw"}, "--binarize makes 2 levels, not 16"),
         ({"clip": 0.0}, "--clip must be above 0"),
         ({"average": 1.0}, r"--average must be in \[0, 1\)"),
         ({"labels": True}, "--labels: the data noise have no labels"),
@@ -219,7 +219,9 @@ def test_from_the_command_line(tmp_path, capsys):
     assert cli.main(["eval", folder, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["split"], found["samples"]) == ("held-out", 297)
-    assert found["protocol"] == "binarised at 0.5, conditional on the label; exact, by row, each image once"
+    assert found["protocol"] == (
+        "binarised by one draw for each pixel, fixed seed, conditional on the label; exact, by row, each image once"
+    )
     assert found["bits_per_dim"] == pytest.approx(found["nll"] / 64 / math.log(2)) and 0.1 < found["bits_per_dim"] < 1.1
     assert cli.main(["sample", folder, "--count", "4", "--label", "3", "--out", str(picture)]) == 0
     assert Image.open(picture).size == (102, 102)

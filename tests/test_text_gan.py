@@ -128,11 +128,11 @@ def test_the_phases(monkeypatch):
     t, data = trainer(pretrain_steps=10, steps=13)
     seen = []
     for i in range(13):
-        assert np.isnan(t.arrays["pretraining"]).all() == (i < 10)
+        assert np.isnan(t.pretraining).all() == (i < 10)
         seen.append(set(t.step()))
         if i == 9:
             figures = t.figures(data)
-            assert list(t.arrays["pretraining"]) == list(figures.values())
+            assert list(t.pretraining) == list(figures.values())
     game = {"discriminator", "penalty"}
     assert seen == [{"nll"}] * 8 + [{"nll"} | game] * 2 + [{"nll", "generator"} | game] * 3
     found = t.judge(data)

@@ -5,11 +5,13 @@ integers, (epoch, position), say exactly where a run stands, and a run that was 
 
     loader = Loader(data.images, data.labels, batch_size=64, seed=0)
     x, y = loader.next()
-    saved = loader.state()           # into the checkpoint
-    loader.restore(*saved)           # in the next process
+    saved = loader.state_dict()      # into the checkpoint
+    loader.load_state_dict(saved)    # in the next process
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -65,17 +67,18 @@ class Loader:
         labels = None if self.labels is None else self.labels[rows]
         return (to_float(x) if x.dtype == np.uint8 else x), labels
 
-    def state(self) -> tuple[int, int]:
-        """(epoch, position): position counts the examples of this epoch that were already drawn."""
-        return self._epoch, self._position
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """position, int64 (2,): the epoch, and how many examples of it were already drawn."""
+        return {"position": np.array([self._epoch, self._position], np.int64)}
 
-    def restore(self, epoch: int, position: int) -> None:
-        """Continue from a `state()`. Raises UserError when it cannot belong to data of this size."""
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from a `state_dict()`. Raises UserError when it cannot belong to data of this size."""
+        epoch, position = (int(i) for i in arrays["position"])
         if epoch < 0 or not 0 <= position <= len(self.images):
             raise UserError(
                 f"cannot resume at epoch {epoch}, example {position}: the data has {len(self.images)}"
             )
-        self._epoch, self._position = int(epoch), int(position)
+        self._epoch, self._position = epoch, position
         self._order = self._permutation(self._epoch)
 
     def _permutation(self, epoch: int) -> np.ndarray:

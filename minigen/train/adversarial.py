@@ -1,8 +1,7 @@
-"""What the adversarial recipes share: two networks, two optimisers, noise, samples, and a state that can be saved."""
+"""What the adversarial recipes share: two networks, two optimisers, noise, samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -24,9 +23,10 @@ from minigen.models.gan import (
     mlp_generator,
 )
 from minigen.models.recurrent_gan import RecurrentGenerator, mirrored_discriminator
-from minigen.optim import Adam, WeightAverage, linear_decay
+from minigen.optim import Adam, linear_decay
 from minigen.tensor import Tensor
 from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe, chosen
+from minigen.train.trainer import Trainer, labels_for
 
 Net = Literal["mlp", "dcgan", "gru", "lstm", "rnn"]
 RECURRENT = ("gru", "lstm", "rnn")
@@ -86,24 +86,23 @@ def build_discriminator(config: Any, info: DataInfo, g: Generator, norm: Norm, s
     return dcgan_discriminator(info.shape, g.classes, norm, spectral)
 
 
-class Adversarial:
-    """Holds G and D; a recipe subclasses it and writes `step()`. `config` is resolved: no option is None any more."""
+class Adversarial(Trainer):
+    """Holds G and D. A recipe subclasses it and writes `step()`: one update of G, with those of D that go with it."""
 
     def __init__(
         self, config: Any, info: DataInfo, data: Any, generator: Generator, discriminator: Discriminator
     ) -> None:
-        self.config, self.info = config, info
+        super().__init__(config, info)
         self.loader = None if data is None else Loader(data.images, data.labels, config.batch_size, config.seed)
         self.generator, self.discriminator = generator, discriminator
         self.params_g, self.params_d = nn.parameters(generator), nn.parameters(discriminator)
         self.opt_g, self.opt_d = (Adam(p, config.lr, config.betas) for p in (self.params_g, self.params_d))
-        self.average = WeightAverage(self.params_g, config.average) if config.average else None
+        self.parts = {"generator": generator, "discriminator": discriminator, "opt_g": self.opt_g, "opt_d": self.opt_d}
+        self.keep_average(self.params_g, config.average)
+        if self.loader is not None:
+            self.parts["loader"] = self.loader
 
     # --- one step -----------------------------------------------------------------------------------------------------
-
-    def step(self) -> dict[str, float]:
-        """One generator update, with the discriminator updates that go with it. Returns the named losses."""
-        raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def real(self) -> tuple[Tensor, Any]:
         """The next batch: x (N, *shape), and its labels (N,) if the networks are conditional, else None."""
@@ -136,66 +135,18 @@ class Adversarial:
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> np.ndarray[Any, Any]:
         """`count` samples (count, *shape), a function of the weights and the seed. Conditional: labels in turn, or one."""
         rng = self.config.sample_rng(seed)
-        classes = self.generator.classes
-        if label is not None and not 0 <= label < classes:
-            raise UserError(
-                f"label {label} is not in 0..{classes - 1}" if classes else "this run was trained without --labels"
-            )
-        labels = labels_in_turn(count, classes) if label is None else np.full(count, label)
+        labels = labels_for(count, self.generator.classes, label)
         parts = []
-        nn.set_training(self.generator, False)
-        if self.average is not None:
-            self.average.swap()
-        with no_grad():
+        with self.looking(self.generator), no_grad():
             for start in range(0, count, 256):
                 n = min(256, count - start)
                 z = Tensor(rng.standard_normal((n, *self.generator.noise_shape), dtype=np.float32))
                 parts.append(self.generator(z, None if labels is None else labels[start : start + n]).data)
-        if self.average is not None:
-            self.average.swap()
-        nn.set_training(self.generator, True)
         return np.concatenate(parts)
 
     def score(self, x: np.ndarray[Any, Any], labels: Any) -> np.ndarray[Any, Any]:
         """The discriminator's scores (N,) in evaluation mode."""
-        nn.set_training(self.discriminator, False)
-        with no_grad():
-            parts = [
-                self.discriminator(Tensor(x[i : i + 256]), labels[i : i + 256] if self.discriminator.classes else None).data
-                for i in range(0, len(x), 256)
-            ]
-        nn.set_training(self.discriminator, True)
+        D = self.discriminator
+        with self.looking(D), no_grad():
+            parts = [D(Tensor(x[i : i + 256]), labels[i : i + 256] if D.classes else None).data for i in range(0, len(x), 256)]
         return np.concatenate(parts)
-
-    # --- saving -------------------------------------------------------------------------------------------------------
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"generator": self.generator, "discriminator": self.discriminator}
-        return parts if self.average is None else parts | {"average": self.average.average}
-
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Everything `step()` depends on beside the random generator, as named arrays."""
-        found = {f"{part}.{k}": v for part, model in self._parts().items() for k, v in nn.state_dict(model).items()}
-        for name, opt in (("opt_g", self.opt_g), ("opt_d", self.opt_d)):
-            found.update({f"{name}.{k}": v for k, v in opt.state_dict().items()})
-        if self.loader is not None:
-            found["loader"] = np.array(self.loader.state(), np.int64)
-        return found
-
-    def load_state(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Raises ValueError if the state belongs to other networks."""
-
-        def part(name: str) -> dict[str, Any]:
-            return {k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")}
-
-        for name, model in self._parts().items():
-            nn.load_state_dict(model, part(name))
-        self.opt_g.load_state_dict(part("opt_g"))
-        self.opt_d.load_state_dict(part("opt_d"))
-        if self.loader is not None:
-            self.loader.restore(*(int(i) for i in state["loader"]))
-
-
-def labels_in_turn(n: int, classes: int) -> Any:
-    """0, 1, .. classes - 1, 0, 1, ..: the labels (n,) of conditional samples; None without classes."""
-    return np.arange(n) % classes if classes else None

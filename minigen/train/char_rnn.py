@@ -42,10 +42,10 @@ class CharRNNTrainer(TextTrainer):
         self.params = nn.parameters(model)
         self.opt = Adam(self.params, c.lr)
         self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
-        self.networks, self.optimisers = {"model": model}, {"opt": self.opt}
         # What the network remembers of each stream: h, and c for an LSTM.
-        shape = (c.layers, c.batch_size, c.hidden)
-        self.arrays = {f"carried.{i}": np.zeros(shape, np.float32) for i in range(model.rnn.states)}
+        shape = (c.layers, c.batch_size or 1, c.hidden)
+        self.carried = [np.zeros(shape, np.float32) for _ in range(model.rnn.states)]
+        self.parts = {"model": model, "opt": self.opt, "carried": self.carried}
 
     @property
     def begin(self) -> int:
@@ -56,25 +56,23 @@ class CharRNNTrainer(TextTrainer):
         assert self.streams is not None
         t = self.opt.t
         x, y = self.streams.at(t)
-        logits, state = self.model(x, _state([Tensor(a) for a in self.arrays.values()]))
+        logits, state = self.model(x, _state([Tensor(a) for a in self.carried]))
         nll = ops.cross_entropy(ops.reshape(logits, (y.size, -1)), y.reshape(-1))
         grads, _ = clip_grad_norm(grad(nll, self.params), self.config.clip)
         self.opt.lr = self.config.lr * self.factor(t)
         self.opt.step(grads)
-        for a, s in zip(self.arrays.values(), state if isinstance(state, tuple) else (state,), strict=True):
+        for a, s in zip(self.carried, state if isinstance(state, tuple) else (state,), strict=True):
             a[...] = s.data  # numbers, not a graph: the gradient stops here
         return {"nll": nll.item()}
 
     def likelihood(self, indices: Any, chunk: int = 1000) -> float:
         """nll of one text, indices (n,), read from beginning to end with one state. Its first character is given."""
         total, state = 0.0, None
-        nn.set_training(self.model, False)
-        with no_grad():
+        with self.looking(self.model), no_grad():
             for i in range(0, len(indices) - 1, chunk):
                 x = indices[i : i + chunk + 1].astype(np.int64)
                 logits, state = self.model(x[:-1, None], state)
                 total += ops.cross_entropy(logits[:, 0], x[1:]).item() * (len(x) - 1)
-        nn.set_training(self.model, True)
         return total / (len(indices) - 1)
 
     def evaluate(self, text: Text) -> dict[str, float]:

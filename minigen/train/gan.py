@@ -22,8 +22,9 @@ from minigen import nn, ops
 from minigen.autograd import no_grad
 from minigen.errors import UserError
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator, labels_in_turn
+from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator
 from minigen.train.config import DataInfo
+from minigen.train.trainer import labels_in_turn
 
 Loss = Literal["nonsaturating", "minimax", "lsgan", "hinge"]
 

@@ -11,16 +11,14 @@ step by step, each value fed back. The net is trained like any long recurrent on
 `evaluate` needs no bound: it gives -log p(x) itself, summed over the values and averaged over the held-out images, in nats per
 image; divided by S log 2 it is bits per dimension. What x is belongs to the number, so the protocol is printed with it:
 
-    --levels 2 --binarize threshold   x is 1 where the grey level is 128 or more
     --levels 2 --binarize draw        x is 1 with probability grey / 255: one draw for each pixel, the same in every run. NADE,
                                       DRAW and PixelRNN are measured on such a draw, though not on this one
+    --levels 2 --binarize threshold   x is 1 where the grey level is 128 or more: easier, for the edges do not flicker
     --levels L                        x is floor(grey L / 256); 256 keeps the image as it is
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -33,9 +31,9 @@ from minigen.data import Loader, to_uint8
 from minigen.errors import UserError
 from minigen.metrics.likelihood import bits_per_dim
 from minigen.models.pixel import PixelRNN as Model
-from minigen.optim import SCHEDULES, Adam, WeightAverage, clip_grad_norm
-from minigen.train.adversarial import labels_in_turn
-from minigen.train.config import ChosenInt, DataInfo, Recipe
+from minigen.optim import SCHEDULES, Adam, clip_grad_norm
+from minigen.train.config import ChosenInt, DataInfo, Recipe, chosen
+from minigen.train.trainer import Trainer, labels_for
 
 Array = np.ndarray[Any, Any]
 Binarize = Literal["threshold", "draw"]
@@ -44,7 +42,7 @@ TRAINING, HELD_OUT = 0, 1
 AT_ONCE = 50_000  # values judged at a time: 64 images of 28x28
 
 
-def quantize(images: Array, levels: int, binarize: Binarize = "threshold", split: int = TRAINING) -> Array:
+def quantize(images: Array, levels: int, binarize: Binarize | None = "draw", split: int = TRAINING) -> Array:
     """uint8 0..255 -> uint8 0..levels-1, by the table above; `split` gives each part of the data its own draw."""
     if levels == 2 and binarize == "draw":
         rng = np.random.default_rng([BINARIZE_SEED, split])
@@ -55,21 +53,22 @@ def quantize(images: Array, levels: int, binarize: Binarize = "threshold", split
     return (images.astype(np.uint16) * levels // 256).astype(np.uint8)
 
 
-class PixelRNNTrainer:
+class PixelRNNTrainer(Trainer):
     def __init__(self, config: PixelRNN, info: DataInfo, data: Any) -> None:
-        c = self.config = config
-        self.info = info
+        super().__init__(config, info)
+        c = config
         assert c.levels is not None and c.context is not None and c.batch_size is not None and c.steps is not None
         classes = len(info.classes) if c.labels else 0
         self.model = Model(info.shape, c.cell, c.hidden, c.by, c.context, c.levels, classes)
         self.params = nn.parameters(self.model)
         self.opt = Adam(self.params, c.lr)
         self.factor = SCHEDULES[c.lr_schedule](c.steps)
-        self.average = WeightAverage(self.params, c.average) if c.average else None
+        self.parts = {"model": self.model, "opt": self.opt}
+        self.keep_average(self.params, c.average)
         self.loader = None
         if data is not None:
             images = quantize(data.images, c.levels, c.binarize, TRAINING)
-            self.loader = Loader(images, data.labels, c.batch_size, c.seed)
+            self.loader = self.parts["loader"] = Loader(images, data.labels, c.batch_size, c.seed)
 
     def step(self) -> dict[str, float]:
         """One update. nll in nats per image, of the batch before it; grad_norm before clipping."""
@@ -83,25 +82,13 @@ class PixelRNNTrainer:
             self.average.update()
         return {"nll": loss.item() * self.model.values, "grad_norm": norm}
 
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """With the averaged weights in place of the weights, if there are any."""
-        if self.average is None:
-            yield
-            return
-        self.average.swap()
-        try:
-            yield
-        finally:
-            self.average.swap()
-
     def evaluate(self, x: Array, labels: Any) -> dict[str, Any]:
         """The exact likelihood of images x (N, c, H, W) in [-1, 1], and what was done to them."""
         c, values = self.config, self.model.values
         assert c.levels is not None
         q, size = quantize(to_uint8(x), c.levels, c.binarize, HELD_OUT), max(1, AT_ONCE // values)
         total = 0.0
-        with self._averaged():
+        with self.looking():
             for i in range(0, len(q), size):
                 total -= self.model.log_prob(q[i : i + size], labels[i : i + size] if c.labels else None).sum()
         nats = float(total) / len(q)
@@ -109,13 +96,8 @@ class PixelRNNTrainer:
 
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> Array:
         """`count` images (count, c, H, W) in [-1, 1], a function of the weights and the seed. Labels in turn, or one."""
-        classes = self.model.classes
-        if label is not None and not 0 <= label < classes:
-            raise UserError(
-                f"label {label} is not in 0..{classes - 1}" if classes else "this run was trained without --labels"
-            )
-        labels = labels_in_turn(count, classes) if label is None else np.full(count, label)
-        with self._averaged():
+        labels = labels_for(count, self.model.classes, label)
+        with self.looking():
             drawn, _ = self.model.generate(self.config.sample_rng(seed), count, labels)
         return self.model.scaled(drawn)
 
@@ -125,37 +107,12 @@ class PixelRNNTrainer:
         assert c.levels is not None
         q, rows = quantize(to_uint8(x), c.levels, c.binarize, HELD_OUT), x.shape[2] // 2
         labels = labels[: len(x)].repeat(count) if c.labels else None
-        with self._averaged():
+        with self.looking():
             drawn, _ = self.model.generate(self.config.sample_rng(seed), len(q) * count, labels, q.repeat(count, 0), rows)
         original = self.model.scaled(q)[:, None]
         half = original.copy()
         half[..., rows:, :] = 0.0
         return np.concatenate([original, half, self.model.scaled(drawn).reshape(len(q), count, *q.shape[1:])], 1)
-
-    # --- saving -------------------------------------------------------------------------------------------------------
-
-    def _parts(self) -> dict[str, Any]:
-        return {"model": self.model} | ({} if self.average is None else {"average": self.average.average})
-
-    def state(self) -> dict[str, Array]:
-        """Everything `step()` depends on beside the random generator, as named arrays."""
-        found = {f"{part}.{k}": v for part, model in self._parts().items() for k, v in nn.state_dict(model).items()}
-        found |= {f"opt.{k}": v for k, v in self.opt.state_dict().items()}
-        if self.loader is not None:
-            found["loader"] = np.array(self.loader.state(), np.int64)
-        return found
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """Raises ValueError if the state belongs to another model."""
-
-        def part(name: str) -> dict[str, Any]:
-            return {k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")}
-
-        for name, model in self._parts().items():
-            nn.load_state_dict(model, part(name))
-        self.opt.load_state_dict(part("opt"))
-        if self.loader is not None:
-            self.loader.restore(*(int(i) for i in state["loader"]))
 
 
 @dataclass
@@ -174,8 +131,8 @@ class PixelRNN(Recipe):
     """K: a step reads the pixels seen within K rows and columns, and its position; 0: the one before. (default: 4; 2 by row)"""
     levels: ChosenInt = None
     """Values of a pixel: 2 is black and white, 256 all grey levels. (default: 2 for grey images, 256 for colour)"""
-    binarize: Binarize = "threshold"
-    """How 2 levels are made: threshold at half, or draw once with the grey level as probability."""
+    binarize: Annotated[Binarize | None, chosen("{draw,threshold}")] = None
+    """How 2 levels are made: draw once, with the grey level as the probability, or threshold at half. (default: draw)"""
     labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Condition on the data's class labels."""
     lr: float = 5e-3
@@ -195,14 +152,15 @@ class PixelRNN(Recipe):
             raise UserError(f"pixel-rnn learns images; the data {info.name} are points")
         self.context = (4 if self.by == "pixel" else 2) if self.context is None else self.context
         self.levels = (2 if info.shape[0] == 1 else 256) if self.levels is None else self.levels
-        self.steps = self.steps or (500 if info.shape[-1] < 16 else 10_000)
+        self.steps = self.steps or (500 if info.shape[-1] < 16 else 6_000)
         for name, low in (("hidden", 1), ("context", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"--{name} must be at least {low}, not {getattr(self, name)}")
         if not 2 <= self.levels <= 256:
             raise UserError(f"--levels must be in 2..256, not {self.levels}")
-        if self.binarize == "draw" and self.levels != 2:
-            raise UserError(f"--binarize draw makes 2 levels, not {self.levels}")
+        if self.binarize and self.levels != 2:
+            raise UserError(f"--binarize makes 2 levels, not {self.levels}")
+        self.binarize = self.binarize or "draw"
         if not self.clip > 0:
             raise UserError(f"--clip must be above 0, not {self.clip}")
         if not 0 <= self.average < 1:

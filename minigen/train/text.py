@@ -10,7 +10,6 @@ top_p, rescaled to sum to one (Holtzman et al. 2020, section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,12 +17,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from minigen import nn
 from minigen.autograd import no_grad
 from minigen.data import Text, Vocabulary, load_text
 from minigen.errors import UserError
 from minigen.train.checkpoint import write_atomically
 from minigen.train.config import BaseRecipe, DataInfo
+from minigen.train.trainer import Trainer
 
 RULE = "\n" + "-" * 32 + "\n"  # between texts
 
@@ -73,34 +72,24 @@ def draw(logits: Any, temperature: float, top_p: float, rng: np.random.Generator
     return np.asarray((upto <= rng.random(len(p))[:, None] * upto[:, -1:]).sum(1))
 
 
-class TextTrainer:
-    """Holds a network that reads characters, and its vocabulary. A recipe subclasses it and writes `step()`.
-
-    networks, optimisers, arrays: what `state()` saves, by name. `arrays` change in place.
-    """
+class TextTrainer(Trainer):
+    """Holds a vocabulary, and as the part "model" a network that writes. A recipe subclasses it and writes `step()`."""
 
     texts, length = 1, 500  # what samples/ shows, and `minigen sample` unless told otherwise
 
     def __init__(self, config: Any, info: DataInfo) -> None:
-        self.config, self.info = config, info
+        super().__init__(config, info)
         self.vocabulary = Vocabulary(info.vocabulary)
-        self.networks: dict[str, Any] = {}
-        self.optimisers: dict[str, Any] = {}
-        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
 
     @property
     def model(self) -> Any:
         """The network that writes: step(index (N,), state) -> logits (N, V), state."""
-        return self.networks["model"]
+        return self.parts["model"]
 
     @property
     def begin(self) -> int:
         """What the network has read before a text begins: an index."""
         raise NotImplementedError(f"{type(self).__name__} does not say how a text begins")
-
-    def step(self) -> dict[str, float]:
-        """One update. Returns the named losses."""
-        raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def evaluate(self, text: Text) -> dict[str, float]:
         """Figures of the held-out part of `text`."""
@@ -129,15 +118,13 @@ class TextTrainer:
             raise UserError(f"--top-p must be above 0 and at most 1, not {top_p}")
         rng = self.config.sample_rng(seed)
         written: list[Any] = []
-        nn.set_training(self.model, False)
-        with no_grad():
+        with self.looking(self.model), no_grad():
             state = None
             for index in (self.begin, *self._encode(prompt)):
                 logits, state = self.model.step(np.full(count, index), state)
             while len(written) < length:
                 written.append(draw(logits.data, temperature, top_p, rng))
                 logits, state = self.model.step(written[-1], state)
-        nn.set_training(self.model, True)
         return [prompt + self.vocabulary.decode(row) for row in np.stack(written, 1)]
 
     def _encode(self, prompt: str) -> Any:
@@ -152,21 +139,3 @@ class TextTrainer:
 
     def save_samples(self, path: Path, *options: Any) -> None:
         write_atomically(path, self.samples(*options).encode())
-
-    # --- saving -------------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Everything `step()` depends on beside the random generator, as named arrays."""
-        found = {f"{name}.{k}": v for name, net in self.networks.items() for k, v in nn.state_dict(net).items()}
-        found |= {f"{name}.{k}": v for name, opt in self.optimisers.items() for k, v in opt.state_dict().items()}
-        return found | {name: a.copy() for name, a in self.arrays.items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Raises ValueError if the state belongs to other networks."""
-        for parts, load in ((self.networks, nn.load_state_dict), (self.optimisers, lambda o, s: o.load_state_dict(s))):
-            for name, part in parts.items():
-                load(part, {k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")})
-        for name, array in self.arrays.items():
-            if state[name].shape != array.shape:
-                raise ValueError(f"{name} is {array.shape} here and {state[name].shape} there")
-            array[...] = state[name]

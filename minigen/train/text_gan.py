@@ -70,14 +70,14 @@ class TextGANTrainer(TextTrainer):
             raise UserError(f"the held-out text has {len(data.test)} characters, fewer than --seq-length {c.seq_length}")
         g = models.TextGenerator(v, c.embedding, c.hidden, c.layers, c.cell)
         self.critic = models.TextCritic(v, c.embedding, c.hidden)
-        self.networks = {"model": g, "critic": self.critic}
         self.params_g, self.params_d = nn.parameters(g), nn.parameters(self.critic)
         betas = (0.5, 0.9) if c.objective == "gumbel" else (0.0, 0.9)
         self.opt_mle = Adam(self.params_g, c.lr)
         self.factor = linear_decay(max(c.pretrain_steps or 0, 1), final=0.05)
         self.opt_g, self.opt_d = Adam(self.params_g, c.lr_game, betas), Adam(self.params_d, c.lr_critic, betas)
-        self.optimisers = {"opt_mle": self.opt_mle, "opt_g": self.opt_g, "opt_d": self.opt_d}
-        self.arrays = {"pretraining": np.full(len(FIGURES), np.nan)}  # what it came to, for evaluate()
+        self.pretraining = np.full(len(FIGURES), np.nan)  # what it came to, for evaluate()
+        self.parts = {"model": g, "critic": self.critic, "opt_mle": self.opt_mle, "opt_g": self.opt_g, "opt_d": self.opt_d}
+        self.parts["pretraining"] = [self.pretraining]
 
     @property
     def begin(self) -> int:
@@ -100,7 +100,7 @@ class TextGANTrainer(TextTrainer):
         self.opt_mle.step(clip_grad_norm(grad(nll, self.params_g), self.config.clip)[0])
         if self.opt_mle.t == self.config.pretrain_steps:
             assert self.data is not None
-            self.arrays["pretraining"][:] = list(self.figures(self.data).values())
+            self.pretraining[:] = list(self.figures(self.data).values())
         return {"nll": nll.item()}
 
     def critic_step(self) -> dict[str, float]:
@@ -168,8 +168,8 @@ class TextGANTrainer(TextTrainer):
     def evaluate(self, text: Text) -> dict[str, float]:
         """The figures now, and those with which pre-training ended."""
         found = self.figures(text)
-        if not np.isnan(self.arrays["pretraining"]).any() and text.crc32 == self.info.crc32:
-            found |= {f"pretrained_{k}": float(v) for k, v in zip(FIGURES, self.arrays["pretraining"], strict=True)}
+        if not np.isnan(self.pretraining).any() and text.crc32 == self.info.crc32:
+            found |= {f"pretrained_{k}": float(v) for k, v in zip(FIGURES, self.pretraining, strict=True)}
         return found
 
 

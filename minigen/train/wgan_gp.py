@@ -30,8 +30,9 @@ from minigen.models.gan import LATENT, Discriminator
 from minigen.models.recurrent_gan import SequenceCritic
 from minigen.random import rand
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator, labels_in_turn
+from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator
 from minigen.train.config import ChosenFloat, DataInfo
+from minigen.train.trainer import labels_in_turn
 
 Penalty = Literal["two-sided", "one-sided", "fake", "real"]
 
