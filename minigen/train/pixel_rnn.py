@@ -152,7 +152,7 @@ class PixelRNN(Recipe):
             raise UserError(f"pixel-rnn learns images; the data {info.name} are points")
         self.context = (4 if self.by == "pixel" else 2) if self.context is None else self.context
         self.levels = (2 if info.shape[0] == 1 else 256) if self.levels is None else self.levels
-        self.steps = self.steps or (500 if info.shape[-1] < 16 else 6_000)
+        self.steps = self.steps or (500 if info.shape[-1] < 16 else 4_000)
         for name, low in (("hidden", 1), ("context", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"--{name} must be at least {low}, not {getattr(self, name)}")
