@@ -88,6 +88,8 @@ class Sample:
             pictures.save_samples(out, samples.reshape(-1, *trainer.info.shape), columns=columns)
             print(f"completions of {len(samples)} held-out images of {data.name} at step {step} in {out}")
             return 0
+        if config.shows_data:
+            trainer.shown, _ = run.held_out(self.run, trainer.info, config.load())
         pictures.save_samples(out, trainer.sample(count, self.seed, self.label))
         print(f"{count} samples of step {step} in {out}")
         return 0

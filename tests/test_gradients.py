@@ -19,8 +19,8 @@ EXAMPLES = ops.examples()
 CASES = [pytest.param(e, id=f"{name}-{i}") for name, examples in EXAMPLES.items() for i, e in enumerate(examples)]
 
 # Functions without an example of their own, and why.
-NO_GRADIENT = {"argmax", "argmin", "compare"}
-UNDER_ANOTHER_NAME = {"embedding": "gather", "minimum": "maximum", "transpose": "permute"}
+NO_GRADIENT = {"argmax", "argmin", "compare", "nearest_code"}
+UNDER_ANOTHER_NAME = {"embedding": "gather", "minimum": "maximum", "transpose": "permute", "rotation_trick": "rotate_as"}
 A_CAST = {"astype"}  # in float64, where examples run, it does nothing; tests/test_arithmetic.py checks it
 
 

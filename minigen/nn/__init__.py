@@ -20,6 +20,7 @@ from minigen.nn.layers import (
 )
 from minigen.nn.recurrent import CELLS, GRU, LSTM, RNN
 from minigen.nn.spectral import SpectralNorm
+from minigen.nn.vq import QUANTIZERS, EMAVectorQuantizer, RotationVectorQuantizer, VectorQuantizer
 from minigen.nn.walk import (
     load_state_dict,
     named_parameters,
@@ -30,7 +31,8 @@ from minigen.nn.walk import (
 )
 
 __all__ = [
-    "CELLS", "GRU", "LSTM", "RNN", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "Flatten",
-    "LayerNorm", "LeakyReLU", "Linear", "ReLU", "Sequential", "Sigmoid", "SpectralNorm", "Tanh", "Unflatten", "init",
-    "load_state_dict", "named_parameters", "parameters", "set_training", "state_dict", "walk",
+    "CELLS", "GRU", "LSTM", "QUANTIZERS", "RNN", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout",
+    "EMAVectorQuantizer", "Embedding", "Flatten", "LayerNorm", "LeakyReLU", "Linear", "ReLU", "RotationVectorQuantizer",
+    "Sequential", "Sigmoid", "SpectralNorm", "Tanh", "Unflatten", "VectorQuantizer", "init", "load_state_dict",
+    "named_parameters", "parameters", "set_training", "state_dict", "walk",
 ]  # fmt: skip

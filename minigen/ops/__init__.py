@@ -19,19 +19,21 @@ from minigen.ops.rnn import rnn
 from minigen.ops.shape import concatenate, getitem, pad, permute, reshape, stack, transpose
 from minigen.ops.softmax import log_softmax, softmax
 from minigen.ops.spectral_norm import spectral_norm
+from minigen.ops.vq import nearest_code, rotate_as, rotation_trick, straight_through
 
 FAMILIES = (
     "arithmetic", "elementwise", "piecewise", "reduce", "shape", "matmul", "gather", "softmax", "conv",
-    "norm", "bias_act", "dropout", "losses", "spectral_norm", "rnn", "gru", "gru_cho", "lstm",
+    "norm", "bias_act", "dropout", "losses", "spectral_norm", "rnn", "gru", "gru_cho", "lstm", "vq",
 )  # fmt: skip
 
 __all__ = [
     "FAMILIES", "abs", "add", "argmax", "argmin", "astype", "batch_norm", "bce_with_logits", "bias_act", "broadcast_to",
-    "clip", "compare", "concatenate", "conv2d", "conv2d_weight_grad", "conv_transpose2d", "cross_entropy", "div", "dropout",
-    "embedding", "examples", "exp", "gather", "getitem", "gru", "gru_cho", "hinge", "layer_norm", "leaky_relu", "linear",
-    "log", "log_softmax", "logsumexp", "lstm", "matmul", "max", "maximum", "mean", "minimum", "mse", "mul", "neg", "pad",
-    "permute", "power", "relu", "reshape", "rnn", "scatter_add", "sigmoid", "softmax", "softplus", "spectral_norm", "sqrt",
-    "square", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
+    "clip", "compare", "concatenate", "conv2d", "conv2d_weight_grad", "conv_transpose2d", "cross_entropy", "div",
+    "dropout", "embedding", "examples", "exp", "gather", "getitem", "gru", "gru_cho", "hinge", "layer_norm",
+    "leaky_relu", "linear", "log", "log_softmax", "logsumexp", "lstm", "matmul", "max", "maximum", "mean", "minimum",
+    "mse", "mul", "nearest_code", "neg", "pad", "permute", "power", "relu", "reshape", "rnn", "rotate_as",
+    "rotation_trick", "scatter_add", "sigmoid", "softmax", "softplus", "spectral_norm", "sqrt", "square", "stack",
+    "straight_through", "sub", "sum", "tanh", "transpose", "var", "where",
 ]  # fmt: skip
 
 

@@ -6,8 +6,13 @@ from minigen.train.gan import GAN
 from minigen.train.loop import train
 from minigen.train.pixel_rnn import PixelRNN
 from minigen.train.text_gan import TextGAN
+from minigen.train.vae import VAE
+from minigen.train.vqvae import VQVAE
 from minigen.train.wgan_gp import WGANGP
 
-RECIPES: dict[str, type[BaseRecipe]] = {r.name: r for r in (GAN, WGANGP, PixelRNN, CharRNN, TextGAN)}
+RECIPES: dict[str, type[BaseRecipe]] = {r.name: r for r in (GAN, WGANGP, PixelRNN, CharRNN, TextGAN, VQVAE, VAE)}
 
-__all__ = ["GAN", "RECIPES", "WGANGP", "BaseRecipe", "CharRNN", "DataInfo", "PixelRNN", "Recipe", "TextGAN", "train"]
+__all__ = [
+    "GAN", "RECIPES", "VAE", "VQVAE", "WGANGP", "BaseRecipe", "CharRNN", "DataInfo", "PixelRNN", "Recipe", "TextGAN",
+    "train",
+]  # fmt: skip

@@ -55,6 +55,7 @@ class BaseRecipe:
     """Options common to all recipes."""
 
     name: ClassVar[str] = ""
+    shows_data: ClassVar[bool] = False  # its samples are of held-out images, which `minigen sample` then has to load
 
     steps: ChosenInt = None
     """Updates in all; of the generator, where there are two networks. (default: chosen for the data)"""

@@ -1,0 +1,126 @@
+"""The nearest code on the CPU: one matrix product, cut into blocks whose scores never leave the cache.
+
+    score_nk = |e_k|^2 / 2 - z_n . e_k          its argmin over k is that of |z_n - e_k|^2, which is 2 score_nk + |z_n|^2
+
+              K codes
+         +----------------+     One task has a few hundred vectors. The product (BLAS, one thread) fills the block; a first
+    rows |   z_n . e_k    |     pass over each row finds the least score m, a second one which scores are at most m + margin.
+         +----------------+     Both run in vector lanes.
+
+The product rounds, and may round otherwise in another BLAS. `margin` bounds what that can do to a score, so whatever the true
+nearest code is, it is among those of the second pass. There is nearly always one; where there are more (ties, and codes a hair
+apart) their distances are computed as the reference does, in float64 and in order. So the index is exact, the same on every
+machine, and of equal distances it is the lowest index.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from . import blas, threads  # noqa: F401  threads: before the first kernel is compiled
+
+available = blas.available
+BLOCK = 2**17       # scores in a block: half of a megabyte in float32
+MOST_ROWS = 256     # in a block; BLAS reads all codes once for so many vectors
+LANES = {"reassoc", "contract"}  # a sum may run in vector lanes
+
+
+@njit(cache=True, fastmath=LANES)
+def _square_sum(x_d):
+    total = x_d.dtype.type(0)
+    for d in range(len(x_d)):
+        total += x_d[d] * x_d[d]
+    return total
+
+
+@njit(cache=True)
+def _least(bits_k):
+    least = bits_k[0]
+    for k in range(len(bits_k)):
+        least = min(least, bits_k[k])
+    return least
+
+
+@njit(cache=True)
+def _within(score_k, limit):
+    """How many scores are at most `limit`, and the sum of their indices: the index, if there is one."""
+    count, where = np.int32(0), np.int32(0)
+    for k in range(len(score_k)):
+        near = np.int32(score_k[k] <= limit)
+        count += near
+        where += near * np.int32(k)
+    return count, where
+
+
+@njit(cache=True, fastmath=LANES)
+def _distance(z_d, code_d):
+    total = 0.0
+    for d in range(len(z_d)):
+        total += (np.float64(z_d[d]) - np.float64(code_d[d])) ** 2
+    return total
+
+
+@njit(cache=True)
+def _distance_in_order(z_d, code_d):
+    total = 0.0
+    for d in range(len(z_d)):
+        difference = np.float64(z_d[d]) - np.float64(code_d[d])
+        total += difference * difference
+    return total
+
+
+@njit(cache=True)
+def _choose(z_d, codes_kd, half_k, largest, rounding, score_k, bits_k, least_bits):
+    """The index of the nearest code. score (K,): z . e on entry, and overwritten; `bits` is the same memory as integers."""
+    size = np.sqrt(_square_sum(z_d))
+    shift = size * largest  # no product is larger: all scores become positive
+    for k in range(len(score_k)):
+        score_k[k] = half_k[k] - score_k[k] + shift
+    # Positive floats are in the order of their bits, read as integers. A minimum of integers runs in vector lanes; one of
+    # floats does not, for it has to look out for NaN.
+    least_bits[0] = _least(bits_k)
+    limit = least_bits.view(score_k.dtype)[0] + rounding * largest * (size + largest)
+    count, where = _within(score_k, limit)
+    if count == 1:
+        return np.int64(where)
+    best, nearest = np.inf, np.int64(0)
+    for k in range(len(codes_kd)):
+        if count == 0 or score_k[k] <= limit:  # 0: NaN or infinity are about
+            distance = _distance_in_order(z_d, codes_kd[k])
+            if distance < best:
+                best, nearest = distance, np.int64(k)
+    return nearest
+
+
+@njit(cache=True, parallel=True)
+def _nearest(z_nd, codes_kd, codes_dk, half_k, largest, rounding, rows, bits, index_n, distance_n):
+    blas_threads = blas.only_one_thread()
+    count = len(z_nd)
+    for block in prange((count + rows - 1) // rows):
+        start = block * rows
+        stop = min(start + rows, count)
+        score_nk = np.empty((stop - start, len(codes_kd)), z_nd.dtype)
+        bits_nk, least_bits = score_nk.view(bits), np.empty(1, bits)
+        blas.gemm(z_nd[start:stop], codes_dk, 0.0, score_nk)
+        for n in range(start, stop):
+            i = n - start
+            k = _choose(z_nd[n], codes_kd, half_k, largest, rounding, score_nk[i], bits_nk[i], least_bits)
+            index_n[n], distance_n[n] = k, _distance(z_nd[n], codes_kd[k])
+    blas.restore_threads(blas_threads)
+
+
+def vq_forward_cpu(z_nd, codes_kd):
+    (count, size), dtype = z_nd.shape, z_nd.dtype
+    if codes_kd.ndim != 2 or codes_kd.shape[1] != size or not len(codes_kd) or codes_kd.dtype != dtype:
+        raise ValueError(f"vq_forward: {dtype} {z_nd.shape} does not fit codes {codes_kd.dtype} {codes_kd.shape}")
+    z_nd, codes_kd = np.ascontiguousarray(z_nd), np.ascontiguousarray(codes_kd)
+    index_n, distance_n = np.empty(count, np.int64), np.empty(count, dtype)
+    half_k = 0.5 * np.einsum("kd,kd->k", codes_kd, codes_kd)
+    largest = np.sqrt(2 * half_k.max())
+    # A sum of D products of size at most |z| |e| is off by at most D eps |z| |e| (Higham 2002, section 3.1); so is half_k.
+    # Twice, for the least score and the other one.
+    rounding = dtype.type(2 * (size + 4) * np.finfo(dtype).eps)
+    rows = min(max(BLOCK // len(codes_kd), 1), MOST_ROWS)
+    codes_dk = np.ascontiguousarray(codes_kd.T)  # BLAS is a third faster on it than on a transposed view
+    bits = np.int32 if dtype == np.float32 else np.int64
+    _nearest(z_nd, codes_kd, codes_dk, half_k, largest, rounding, rows, bits, index_n, distance_n)
+    return index_n, distance_n

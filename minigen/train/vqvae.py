@@ -1,0 +1,168 @@
+"""VQ-VAE: an image as a grid of codes (van den Oord et al. 2017).
+
+    z = E(x),   q = the nearest codes to z,   x' = D(q)
+    L = |x - x'|^2 + L_q                               means over all values; L_q is the quantiser's loss, `minigen/nn/vq.py`
+
+The reconstruction term trains D, and E through what stands in for the gradient of the choice; L_q keeps z and its code
+together. The three quantisers of `--quantizer` differ in how the codebook learns and in what E gets back.
+
+A codebook dies in silence: the loss falls while a handful of codes do all the work. So each line of metrics says, over the
+last whole epoch (over the epoch so far, until the first ends), how many codes were used and how many were dead, i.e. not used
+once; how many were revived; the perplexity of the codes, and the PSNR of the reconstructions as they were seen in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from minigen import nn, ops
+from minigen.autograd import grad, no_grad
+from minigen.data import Loader, to_float, to_uint8
+from minigen.errors import UserError
+from minigen.metrics.reconstruction import psnr, psnr_of
+from minigen.models.vqvae import VQVAE as Model
+from minigen.nn.vq import perplexity
+from minigen.optim import SCHEDULES, Adam
+from minigen.tensor import Tensor
+from minigen.train.config import DataInfo, Recipe, chosen
+from minigen.train.trainer import Trainer
+
+AT_ONCE = 256  # images judged at a time
+TO_BYTES = 127.5**2  # a squared error of values in [-1, 1] -> of bytes
+Array = np.ndarray[Any, Any]
+
+
+class VQVAETrainer(Trainer):
+    def __init__(self, config: VQVAE, info: DataInfo, data: Any) -> None:
+        super().__init__(config, info)
+        c = config
+        self.model = Model(info.shape, c.num_codes, c.dim, c.quantizer, beta=c.beta, revive_after=c.revive_after)
+        self.params = nn.parameters(self.model)
+        self.opt = Adam(self.params, c.lr)
+        self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
+        self.epoch = Epoch(c.num_codes)
+        self.parts = {"model": self.model, "opt": self.opt, "epoch": self.epoch}
+        self.shown: Any = None  # images that sample() reconstructs
+        if data is not None:
+            self.loader = self.parts["loader"] = Loader(data.images, data.labels, c.batch_size or 1, c.seed)
+            self.shown = to_float((data.test_images if len(data.test_images) else data.images)[:AT_ONCE])
+
+    def step(self) -> dict[str, float]:
+        x = Tensor(self.loader.next()[0])
+        y, codes = self.model(x)
+        mse = ops.mse(y, x)
+        self.opt.lr = self.config.lr * self.factor(self.opt.t)
+        self.opt.step(grad(mse + codes.loss, self.params))
+        self.epoch.count(self.loader.epoch, codes.indices, mse.item() * TO_BYTES, self.model.quantizer.revived)
+        return {"mse": mse.item(), "quantizer": codes.loss.item(), **self.epoch.figures()}
+
+    # --- looking at it ------------------------------------------------------------------------------------------------
+
+    def encode(self, images: Array) -> Array:
+        """uint8 (N, c, H, W) -> codes (N, H/4, W/4)"""
+        with self.looking(self.model), no_grad():
+            parts = [self.model.encode(Tensor(to_float(images[i : i + AT_ONCE]))) for i in range(0, len(images), AT_ONCE)]
+        return np.concatenate(parts)
+
+    def decode(self, indices: Array) -> Array:
+        """Codes (N, h, w) -> uint8 (N, c, 4h, 4w)"""
+        with self.looking(self.model), no_grad():
+            parts = [to_uint8(self.model.decode(indices[i : i + AT_ONCE]).data) for i in range(0, len(indices), AT_ONCE)]
+        return np.concatenate(parts)
+
+    def sample(self, count: int, seed: int | None = None, label: int | None = None) -> Array:
+        """Reconstructions: rows of eight images of `shown`, each row above the row of what they became."""
+        if label is not None:
+            raise UserError("a vqvae reconstructs images and takes no label; vq-prior draws new ones")
+        columns, images = 8, to_uint8(self.shown[: max(count // 2, 1)])
+        both = [images, self.decode(self.encode(images))]
+        rows = [part[i : i + columns] for i in range(0, len(images), columns) for part in both]
+        return to_float(np.concatenate(rows))
+
+    def evaluate(self, x: Array, labels: Any) -> dict[str, Any]:
+        """Reconstructions of x (N, c, H, W) in [-1, 1], rounded to bytes, and the use of the codes over all of x."""
+        images = to_uint8(x)
+        indices = self.encode(images)
+        counts = np.bincount(indices.reshape(-1), minlength=self.config.num_codes)
+        bits = indices[0].size * np.log2(self.config.num_codes) / images[0, 0].size
+        return {
+            "psnr": psnr(images, self.decode(indices)),
+            "codes_used": int((counts > 0).sum()), "num_codes": len(counts), "perplexity": perplexity(counts),
+            "nominal_bits_per_pixel": float(bits),
+        }  # fmt: skip
+
+
+class Epoch:
+    """What the codes did over an epoch: `counts` (K,) so far, and sums; `last` holds the figures of the epoch before."""
+
+    NAMES = ("perplexity", "codes_used", "codes_dead", "codes_revived", "psnr")
+
+    def __init__(self, num_codes: int) -> None:
+        self.counts = np.zeros(num_codes, np.int64)
+        self.sums = np.zeros(3)  # batches, squared error, revived codes
+        self.number = np.zeros((), np.int64)
+        self.last = np.full(len(self.NAMES), np.nan)
+
+    def count(self, epoch: int, indices: Array, mse: float, revived: int) -> None:
+        """Add a batch of the epoch of this number."""
+        if epoch != self.number:
+            self.last[:], self.number[...] = self._now(), epoch
+            self.counts[:], self.sums[:] = 0, 0
+        self.counts += np.bincount(indices.reshape(-1), minlength=len(self.counts))
+        self.sums += 1, mse, revived
+
+    def figures(self) -> dict[str, float]:
+        found = self._now() if np.isnan(self.last).any() else self.last
+        return dict(zip(self.NAMES, map(float, found), strict=True))
+
+    def _now(self) -> tuple[float, ...]:
+        used, (batches, error, revived) = int((self.counts > 0).sum()), self.sums
+        return perplexity(self.counts), used, len(self.counts) - used, revived, psnr_of(error / batches)
+
+
+@dataclass
+class VQVAE(Recipe):
+    """Train a VQ-VAE: images as grids of codes (van den Oord et al. 2017)."""
+
+    name: ClassVar[str] = "vqvae"
+    shows_data: ClassVar[bool] = True
+
+    num_codes: int = 512
+    """K, the size of the codebook."""
+    dim: int = 64
+    """D, the length of a code."""
+    quantizer: Literal["vq", "ema", "rotation"] = "ema"
+    """How the codebook learns: vq by its gradient; ema by running means; rotation by them too, with the rotation trick."""
+    beta: float = 0.25
+    """The weight of the commitment loss."""
+    revive_after: int = 100
+    """Batches after which a code that was never chosen becomes a vector of the batch. (0: never)"""
+    lr: float = 3e-4
+    """Adam's learning rate at the start."""
+    lr_schedule: Annotated[Literal["constant", "linear", "cosine"], chosen("{constant,linear,cosine}")] = "constant"
+    """How the learning rate falls to zero over --steps, if it does. (default: constant)"""
+
+    def resolve(self, info: DataInfo) -> None:
+        super().resolve(info)
+        require_images(self.name, info)
+        self.steps = self.steps or (1_000 if info.shape[-1] < 16 else 5_000)
+        for name, low in (("num_codes", 1), ("dim", 1), ("revive_after", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {getattr(self, name)}")
+        for name in ("beta", "lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name} must be above 0, not {getattr(self, name)}")
+
+    def free(self) -> set[str]:
+        return super().free() - ({"steps"} if self.lr_schedule != "constant" else set())
+
+    def build(self, info: DataInfo, data: Any) -> VQVAETrainer:
+        return VQVAETrainer(self, info, data)
+
+
+def require_images(recipe: str, info: DataInfo) -> None:
+    if info.is_points:
+        raise UserError(f"{recipe} learns images; the data {info.name} are points")
