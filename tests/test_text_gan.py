@@ -125,7 +125,7 @@ def test_each_update_moves_its_own_network_only(monkeypatch, objective, frozen):
 
 
 def test_the_phases(monkeypatch):
-    t, data = trainer(pretrain_steps=10, steps=13)
+    t, data = trainer(objective="gumbel", pretrain_steps=10, steps=13)
     seen = []
     for i in range(13):
         assert np.isnan(t.pretraining).all() == (i < 10)

@@ -66,6 +66,8 @@ def positions(shape: Sequence[int], by: str) -> Array:
 class PixelRNN:
     """Images are integers (N, c, H, W) in 0 .. levels-1; labels (N,), or None without classes."""
 
+    _features = 1  # that a value becomes before it is read
+
     def __init__(
         self, shape: Sequence[int], cell: str = "lstm", hidden: int = 128, by: str = "pixel", context: int = 0,
         levels: int = 2, classes: int = 0,
@@ -75,7 +77,7 @@ class PixelRNN:
         self._where = positions(shape, by) if context else np.zeros((len(self._reads), 0), np.float32)
         self.steps, self.values = len(self._reads), int(np.prod(shape))
         self.width = self.values // self.steps  # values predicted in one step: 1, or a row of them
-        self.rnn = nn.CELLS[cell](self._reads.shape[1] + self._where.shape[1] + classes, hidden)
+        self.rnn = nn.CELLS[cell](self._reads.shape[1] * self._features + self._where.shape[1] + classes, hidden)
         self.out = nn.Linear(hidden, self.width * (1 if levels == 2 else levels))
 
     # --- all steps at once --------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ class PixelRNN:
         steps, n, _ = seen.shape
         where = np.broadcast_to(self._where[:, None], (steps, n, self._where.shape[1]))
         told = np.broadcast_to(self._told(labels, n), (steps, n, self.classes))
-        states, _ = self.rnn(Tensor(np.concatenate([seen, where, told], 2)))
+        states, _ = self.rnn(self._inputs(seen, where, told))
         return self._unpacked(self.out(states))
 
     def loss(self, x: Array, labels: Any = None) -> Tensor:
@@ -119,12 +121,11 @@ class PixelRNN:
             for t in range(self.steps):
                 at = slice(t * self.width, (t + 1) * self.width)
                 where = np.broadcast_to(self._where[t], (n, self._where.shape[1]))
-                inputs = np.concatenate([seen[:, self._reads[t]], where, told], 1)
-                h, state = self.rnn.step(Tensor(inputs), state)
+                h, state = self.rnn.step(self._inputs(seen[:, self._reads[t]], where, told), state)
                 logits = self._unpacked(self.out(h)).data  # (N, width) or (N, width, levels)
                 if at.start >= known:
                     drawn[:, at] = _draw(rng, logits, self.levels)
-                    seen[:, at] = self.scaled(drawn[:, at])
+                    seen[:, at] = self._fed(drawn[:, at])
                 total += _log_prob(logits, drawn[:, at], self.levels).sum(axis=1, dtype=np.float64)
         return drawn.reshape(n, *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2), total
 
@@ -140,9 +141,19 @@ class PixelRNN:
         """0 .. levels-1 -> float32 in [-1, 1]"""
         return (x * (2 / (self.levels - 1)) - 1).astype(np.float32)
 
+    _outside: Any = 0.0  # what is read beyond the edges
+
+    def _fed(self, x: Array) -> Array:
+        """Values as they are fed back: 0 .. levels-1 -> [-1, 1]."""
+        return self.scaled(x)
+
+    def _inputs(self, seen: Array, where: Array, told: Array) -> Tensor:
+        """What a step reads: values (..., F), its place and the label, side by side."""
+        return Tensor(np.concatenate([seen, where, told], -1))
+
     def _seen(self, sequence: Array) -> Array:
-        """(N, S) -> (N, S + 1), scaled; the last column is what lies outside the image."""
-        return np.pad(self.scaled(sequence), ((0, 0), (0, 1)))
+        """(N, S) -> (N, S + 1), fed; the last column is what lies outside the image."""
+        return np.pad(self._fed(sequence), ((0, 0), (0, 1)), constant_values=self._outside)
 
     def _told(self, labels: Any, n: int) -> Array:
         return one_hot(labels, self.classes).data if self.classes else np.zeros((n, 0), np.float32)

@@ -7,12 +7,24 @@ from minigen.train.loop import train
 from minigen.train.pixel_rnn import PixelRNN
 from minigen.train.text_gan import TextGAN
 from minigen.train.vae import VAE
+from minigen.train.vq_prior import VQPrior
 from minigen.train.vqvae import VQVAE
 from minigen.train.wgan_gp import WGANGP
 
-RECIPES: dict[str, type[BaseRecipe]] = {r.name: r for r in (GAN, WGANGP, PixelRNN, CharRNN, TextGAN, VQVAE, VAE)}
+RECIPES: dict[str, type[BaseRecipe]] = {r.name: r for r in (GAN, WGANGP, PixelRNN, CharRNN, TextGAN, VQVAE, VAE, VQPrior)}
 
 __all__ = [
-    "GAN", "RECIPES", "VAE", "VQVAE", "WGANGP", "BaseRecipe", "CharRNN", "DataInfo", "PixelRNN", "Recipe", "TextGAN",
+    "GAN",
+    "RECIPES",
+    "VAE",
+    "VQVAE",
+    "WGANGP",
+    "BaseRecipe",
+    "CharRNN",
+    "DataInfo",
+    "PixelRNN",
+    "Recipe",
+    "TextGAN",
+    "VQPrior",
     "train",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from minigen import nn, ops
 from minigen.autograd import no_grad
 from minigen.errors import UserError
 from minigen.tensor import Tensor
-from minigen.train.adversarial import Adversarial, AdversarialRecipe, build_discriminator, build_generator
+from minigen.train.adversarial import RECURRENT, Adversarial, AdversarialRecipe, build_discriminator, build_generator
 from minigen.train.config import DataInfo
 from minigen.train.trainer import labels_in_turn
 
@@ -112,7 +112,8 @@ class GAN(AdversarialRecipe):
         if self.share_convs and self.spectral_norm:
             raise UserError("--share-convs with --spectral-norm: D's weights are scaled by their norm, and would not be G's")
         self.steps = self.steps or (10_000 if info.is_points else 3_000)
-        self.lr = 2e-4 if self.lr is None else self.lr
+        if self.lr is None:  # a recurrent generator that learns as slowly as D settles on a few pictures
+            self.lr = 5e-4 if self.net in RECURRENT else 2e-4
         self.betas = (0.5, 0.999) if self.betas is None else self.betas
 
     def build(self, info: DataInfo, data: Any) -> GANTrainer:

@@ -179,7 +179,7 @@ class TextGAN(TextRecipe):
 
     name: ClassVar[str] = "text-gan"
 
-    objective: Literal["gumbel", "wgan-gp"] = "gumbel"
+    objective: Literal["gumbel", "wgan-gp"] = "wgan-gp"
     """The game: gumbel (straight-through one-hots, a GAN's losses) or wgan-gp (soft one-hots, gradient penalty)."""
     pretrain_steps: ChosenInt = None
     """Steps of maximum likelihood before the game; they count among --steps. (default: five sixths of --steps)"""

@@ -33,6 +33,7 @@ from minigen.train.trainer import Trainer
 AT_ONCE = 256  # images judged at a time
 TO_BYTES = 127.5**2  # a squared error of values in [-1, 1] -> of bytes
 Array = np.ndarray[Any, Any]
+Quantizer = Literal["vq", "ema", "rotation"]
 
 
 class VQVAETrainer(Trainer):
@@ -134,7 +135,7 @@ class VQVAE(Recipe):
     """K, the size of the codebook."""
     dim: int = 64
     """D, the length of a code."""
-    quantizer: Literal["vq", "ema", "rotation"] = "ema"
+    quantizer: Quantizer = "ema"
     """How the codebook learns: vq by its gradient; ema by running means; rotation by them too, with the rotation trick."""
     beta: float = 0.25
     """The weight of the commitment loss."""
