@@ -1,6 +1,6 @@
 """The house: who may import whom, one stem everywhere, a fast import, files short enough to read.
 
-    cli -> train -> {models, data, metrics} -> nn, optim -> ops -> {autograd, dispatch, tensor, ...} -> kernels
+    cli -> codec -> train -> {models, data, metrics} -> nn, optim -> ops -> {autograd, dispatch, tensor, ...} -> kernels
 
 An arrow may skip a storey, never climb. `kernels` knows arrays only; `data` knows only the error class.
 """
@@ -29,6 +29,7 @@ STOREYS = (
     ("nn", "optim"),
     ("models", "data", "metrics"),
     ("train",),
+    ("codec",),
     ("cli", "__main__"),
 )
 STOREY = {name: i for i, names in enumerate(STOREYS) for name in names}

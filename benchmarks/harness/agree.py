@@ -58,6 +58,7 @@ def first_steps(step: Step, twin: Twin, noise_seed: int) -> dict[str, float]:
     """Run the first step of both. Returns the largest errors of losses, gradients and updates; raises Disagreement."""
     before = {name: nn.state_dict(model) for name, model in step.models.items()}
     random.seed(noise_seed)
+    step.seed(noise_seed)
     twin.seed(noise_seed)
     losses, wanted = step.run(), twin.run()
     if set(losses) != set(wanted):

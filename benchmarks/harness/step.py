@@ -33,6 +33,7 @@ class Step:
     optimisers: dict[str, Any]  # of each model, in the same order: Adam
     multiply_adds: Callable[[], int]  # in one step; counted on request, because that takes a forward pass
     trainer: Any = None
+    seed: Callable[[int], None] = lambda seed: None  # other data, where there is no noise that would make a step another one
 
 
 class Twin(Protocol):

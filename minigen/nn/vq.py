@@ -55,7 +55,7 @@ class _Codebook:
             raise ValueError(f"revive_after must not be negative, not {revive_after}")
         self.num_codes, self.dim, self.beta, self.revive_after = num_codes, dim, beta, revive_after
         self.unused = np.zeros(num_codes, np.int64)  # batches since it was last chosen
-        self.began = np.array(init == "uniform")
+        self.began = np.array(int(init == "uniform"))
         self.revived = 0
         self.training = True
 
@@ -68,7 +68,7 @@ class _Codebook:
         flat = ops.reshape(vectors, (-1, self.dim))
         if self.training and not self.began:
             self._set(slice(None), kmeans_plus_plus(flat.data, self.num_codes))
-            self.began[...] = True
+            self.began[...] = 1
         codes = self.codes()
         index = ops.nearest_code(flat, codes.detach())._data
         q = ops.gather(codes, index)
