@@ -221,3 +221,21 @@ def test_blocks_alternate():
 
     times = clock.alternate({"a": record("a"), "b": record("b")}, 0.0)
     assert order == ["a", "b"] and times["a"].best == 0.0
+
+
+# --- the ablation of the VQ-VAE -----------------------------------------------------------------------------------------
+
+
+def test_the_ablation_trains_and_writes_its_table(tmp_path, capsys):
+    file = tmp_path / "table.md"
+    assert main(["ablation", "--steps", "1", "--out", str(file)]) == 0
+    lines = file.read_text().splitlines()
+    assert lines[0] == "`python -m benchmarks ablation --data digits --steps 1 --seed 0`:"
+    assert lines[1].startswith("297 held-out images")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[5:]]
+    assert [row[0] for row in rows] == ["vq"] * 3 + ["ema"] * 3 + ["rotation"] * 3
+    assert [row[1:3] for row in rows[:3]] == [["kmeans++", "100"], ["kmeans++", "never"], ["uniform", "never"]]
+    assert all(0 < int(row[3].split()[0]) <= 512 and 3 < float(row[5]) < 30 for row in rows)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 128
+    assert main(["ablation", "--steps", "1", "--out", str(tmp_path / "no" / "table.md")]) == 2
+    assert main(["ablation", "--data", "8gaussians", "--steps", "1"]) == 2

@@ -60,6 +60,12 @@ def _parsers() -> dict[str, Parser]:
             "--seconds", type=_positive(float), default=each, metavar="S", help=f"time for each (default: {each:g})"
         )
         made[name] = parser
+    ablation = made["ablation"] = Parser("python -m benchmarks ablation", allow_abbrev=False)
+    ablation.add_argument("--data", default="digits", metavar="DATA", help="what to train on, as minigen train takes it")
+    ablation.add_argument("--steps", type=_positive(int), default=1600, metavar="N", help="updates of each run (default: 1600)")
+    ablation.add_argument("--seed", type=int, default=0, help="of all runs (default: 0)")
+    ablation.add_argument("--out", type=Path, metavar="FILE", help="also write the table to FILE, as Markdown")
+    ablation.set_defaults(threads=None, torch=False, json=None, keep_coretype=False)
     made["steps"].add_argument("--device", default="cpu", help="where to compute: cpu or cuda (default: cpu)")
     made["steps"].add_argument("--profile", action="store_true", help="also show where minigen's time goes, op by op")
     return made
@@ -70,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     parsers = _parsers()
     if not args or args[0] in ("-h", "--help"):
-        print(f"{(sys.modules['benchmarks'].__doc__ or '').strip()}\n\n--help after either lists its options.")
+        print(f"{(sys.modules['benchmarks'].__doc__ or '').strip()}\n\n--help after any of them lists its options.")
         return 0
     if args[0] not in parsers:
         print(f"python -m benchmarks: unknown {args[0]!r}{suggest(args[0], parsers)}", file=sys.stderr)
@@ -115,7 +121,7 @@ def _report_errors(command: str, options: argparse.Namespace) -> int:
 def _run(command: str, options: argparse.Namespace) -> int:
     from minigen.kernels import threads
 
-    from benchmarks.harness import kernels, report, steps
+    from benchmarks.harness import ablation, kernels, report, steps
     from minigen.errors import UserError
 
     report.check_path(options.json)
@@ -126,5 +132,5 @@ def _run(command: str, options: argparse.Namespace) -> int:
             threads.set_num_threads(options.threads)
         except ValueError as e:
             raise UserError(f"--threads: {e}") from e
-    run = steps.run if command == "steps" else kernels.run
-    return run(options)
+    commands = {"steps": steps.run, "kernels": kernels.run, "ablation": ablation.run}
+    return commands[command](options)

@@ -40,7 +40,8 @@ class VQVAETrainer(Trainer):
     def __init__(self, config: VQVAE, info: DataInfo, data: Any) -> None:
         super().__init__(config, info)
         c = config
-        self.model = Model(info.shape, c.num_codes, c.dim, c.quantizer, beta=c.beta, revive_after=c.revive_after)
+        options = {"beta": c.beta, "init": c.init, "revive_after": c.revive_after}
+        self.model = Model(info.shape, c.num_codes, c.dim, c.quantizer, **options)
         self.params = nn.parameters(self.model)
         self.opt = Adam(self.params, c.lr)
         self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
@@ -137,6 +138,8 @@ class VQVAE(Recipe):
     """D, the length of a code."""
     quantizer: Quantizer = "ema"
     """How the codebook learns: vq by its gradient; ema by running means; rotation by them too, with the rotation trick."""
+    init: Literal["kmeans++", "uniform"] = "kmeans++"
+    """The first codes: kmeans++ takes them from the first batch; uniform draws them from a small cube around zero."""
     beta: float = 0.25
     """The weight of the commitment loss."""
     revive_after: int = 100
