@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from minigen.errors import UserError
+from minigen.checks import Data, Doctor, Gradcheck
+from minigen.codec.command import Compress, Decompress
+from minigen.errors import UserError, suggest
 
 T = TypeVar("T")
 USAGE = """minigen: train small generators, and check the mathematics they stand on
 
   minigen train RECIPE [--data DATA] [--text FILE] [--steps N] [--out DIR] ...
-  minigen sample RUN [--count 64] [--out grid.png] [--complete] [--prompt TEXT]
+  minigen sample RUN [--count 64] [--out grid.png] [--label N] [--prompt TEXT]
   minigen eval RUN                     losses, likelihood, modes, n-grams
+  minigen compress IMAGES... --model RUN [--out FILE]
+  minigen decompress FILE --model RUN  small files, with a run of vq-prior
   minigen gradcheck [OP ...]           every gradient against finite differences
   minigen doctor                       what this installation can do
   minigen data fetch|verify NAME       mnist, fashion, cifar10
 
-Recipes: {recipes}.
+{recipes}
 `minigen COMMAND --help` lists a command's options.
 A first run, about a minute on two cores:  minigen train wgan-gp
 """
@@ -55,6 +59,8 @@ class Sample:
     """Other seeds give other samples."""
     label: int | None = None
     """For runs trained with --labels: the class to draw, by index."""
+    caption: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
+    """Of seq2seq: what to draw, in words. (default: each class in turn)"""
     complete: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Of pixel-rnn: rows of a held-out image, its upper half, and six lower halves that the run writes to it."""
     length: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -67,12 +73,14 @@ class Sample:
     """Of text: draw from the likeliest characters that make up this share of the probability."""
 
     def __call__(self) -> int:
-        from minigen.train import pictures, run
+        from minigen.train import RECIPES, pictures, run
 
         count = 64 if self.count is None else self.count
         if count < 1:
             raise UserError(f"--count must be at least 1, not {count}")
-        config, trainer, step = _load_run(self.run)
+        config, trainer, step = run.load(self.run, RECIPES)
+        if self.caption is not None and config.name != "seq2seq":
+            raise UserError("--caption is for runs of seq2seq")
         if self.complete and (config.name != "pixel-rnn" or self.label is not None):
             raise UserError("--complete is for runs of pixel-rnn, and takes the labels of the held-out images")
         if trainer.info.is_text:
@@ -90,7 +98,8 @@ class Sample:
             return 0
         if config.shows_data:
             trainer.shown, _ = run.held_out(self.run, trainer.info, config.load())
-        pictures.save_samples(out, trainer.sample(count, self.seed, self.label))
+        told = (self.label,) if self.caption is None else (self.label, self.caption)
+        pictures.save_samples(out, trainer.sample(count, self.seed, *told))
         print(f"{count} samples of step {step} in {out}")
         return 0
 
@@ -121,8 +130,9 @@ class Eval:
 
     def __call__(self) -> int:
         from minigen import random
+        from minigen.train import RECIPES, run
 
-        config, trainer, step = _load_run(self.run)
+        config, trainer, step = run.load(self.run, RECIPES)
         data = config.load(self.data)
         random.seed(config.seed)
         found = {"run": str(self.run), "step": step, "data": data.name}
@@ -142,108 +152,14 @@ class Eval:
         held_out, labels = run.held_out(self.run, trainer.info, data)
         found: dict[str, Any] = {"split": "held-out", "samples": len(held_out)}
         found |= trainer.evaluate(held_out, labels)
+        if getattr(trainer, "compresses", False):
+            from minigen.codec.compare import compare
+
+            found |= compare(trainer, held_out)
         if data.centers is not None:
             coverage = mode_coverage(trainer.sample(SAMPLES), data.centers, data.sigma or 0.0)
             found |= {"modes_covered": coverage.covered, "modes": coverage.modes, "high_quality": coverage.high_quality}
         return found
-
-
-@dataclass
-class Gradcheck:
-    """Check ops' gradients, first and second order, against finite differences in float64."""
-
-    ops: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Names of ops; none means all."""
-    order: int = 2
-    """The highest order."""
-
-    def __call__(self) -> int:
-        import numpy as np
-
-        from minigen import ops as operations
-        from minigen.gradcheck import Finding, measure
-
-        if self.order < 1:
-            raise UserError(f"--order must be at least 1, not {self.order}")
-        examples = operations.examples()
-        for name in self.ops:
-            if name not in examples:
-                raise UserError(f"no op is called {name!r}{_suggest(name, examples)}")
-        header = f"{'op':<20}" + "".join(f"{f'order {n}':>10}" for n in range(1, self.order + 1)) + "  worst entry"
-        print(f"{header}\n{'-' * 79}")
-        failed = 0
-        for name in self.ops or tuple(examples):
-            rows = []
-            for e in examples[name]:
-                rows.append(measure(e.f, *e.sample(np.random.default_rng(0)), order=min(self.order, e.order)))
-            worst = [max((r[n] for r in rows if n < len(r)), key=_badness, default=None) for n in range(self.order)]
-            known = [w for w in worst if w is not None]
-            bad = [w for w in known if not w.ok]
-            failed += bool(bad)
-            last: Finding = max(bad or known, key=_badness)
-            cells = "".join(f"{'-' if w is None else f'{w.error:.0e}':>10}" for w in worst)
-            print(f"{name:<20}{cells}  {'FAIL ' if bad else ''}{last.where} (order {last.order})")
-        checked = len(self.ops) or len(examples)
-        print(f"{'-' * 79}\n{checked - failed} of {checked} ops agree with finite differences to a relative 1e-6")
-        return 1 if failed else 0
-
-
-def _badness(finding: Any) -> float:
-    return float("inf") if finding.error != finding.error else float(finding.error)
-
-
-@dataclass
-class Doctor:
-    """Say what this installation can do, and what is missing."""
-
-    def __call__(self) -> int:
-        import platform
-        from importlib.metadata import version
-
-        from minigen import __version__
-        from minigen.data import cache
-        from minigen.device import cuda_status
-        from minigen.kernels import blas, threads
-
-        versions = ", ".join(f"{p} {version(p)}" for p in ("numpy", "numba", "pillow", "safetensors", "matplotlib"))
-        print(f"minigen   {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-        print(f"packages  {versions}")
-        print(f"cpu       {threads.get_num_threads()} threads; products: {blas.describe()}")
-        print(f"cuda      {cuda_status()}")
-        print(f"data      downloads are kept in {cache.cache_dir()}")
-        return 0
-
-
-@dataclass
-class Data:
-    """Download a data set, or check its files."""
-
-    action: Annotated[Literal["fetch", "verify"], tyro.conf.Positional]
-    """fetch: download what is missing. verify: compare with the known checksums."""
-    name: Annotated[str, tyro.conf.Positional]
-    """mnist, fashion or cifar10."""
-    folder: Path | None = None
-    """For verify: a folder of yours that holds the files. (default: the cache)"""
-
-    def __call__(self) -> int:
-        from minigen.data import download, verify
-
-        if self.action == "fetch":
-            print(f"{self.name} is in {download.fetch(self.name)}")
-            return 0
-        checks = verify.verify(self.name, self.folder)
-        for check in checks:
-            print(f"{'ok ' if check.ok else 'BAD'} {check.file}: {check.message}")
-        return 0 if all(check.ok for check in checks) else 1
-
-
-def _load_run(folder: Path) -> tuple[Any, Any, int]:
-    """A run's configuration, its trainer with the checkpoint's weights, and the step of the checkpoint."""
-    from minigen.train import RECIPES, run
-
-    config, info = run.read_config(folder, RECIPES)
-    trainer = config.build(info, None)
-    return config, trainer, run.restore(folder, config, trainer)
 
 
 def _train(args: Sequence[str]) -> int:
@@ -251,10 +167,10 @@ def _train(args: Sequence[str]) -> int:
 
     if not args or args[0] in ("-h", "--help"):
         print("usage: minigen train RECIPE [OPTIONS]\n")
-        print(f"Recipes: {', '.join(RECIPES)}. minigen train RECIPE --help lists the options.")
+        print(f"{_recipes(RECIPES)}\nminigen train RECIPE --help lists the options.")
         return 0
     if args[0] not in RECIPES:
-        raise UserError(f"no recipe is called {args[0]!r}{_suggest(args[0], RECIPES)}")
+        raise UserError(f"no recipe is called {args[0]!r}{suggest(args[0], RECIPES)}")
     recipe, rest = RECIPES[args[0]], list(args[1:])
     config = _parse(recipe, rest, f"minigen train {args[0]}")
     folder = Path(config.out).expanduser() if config.out else None
@@ -268,14 +184,16 @@ def _train(args: Sequence[str]) -> int:
     return 0
 
 
+def _recipes(recipes: Any) -> str:
+    return textwrap.fill(f"Recipes: {', '.join(recipes)}.", 79)
+
+
 # --- parsing ------------------------------------------------------------------------------------------------------------
 
-COMMANDS: dict[str, Any] = {"sample": Sample, "eval": Eval, "gradcheck": Gradcheck, "doctor": Doctor, "data": Data}
-
-
-def _suggest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; choose from {', '.join(known)}"
+COMMANDS: dict[str, Any] = {
+    "sample": Sample, "eval": Eval, "compress": Compress, "decompress": Decompress, "gradcheck": Gradcheck, "doctor": Doctor,
+    "data": Data,
+}  # fmt: skip
 
 
 def _parse(kind: type[T], args: Sequence[str], prog: str, default: T | None = None) -> T:
@@ -291,7 +209,7 @@ def _parse(kind: type[T], args: Sequence[str], prog: str, default: T | None = No
         raise UserError(_one_line(err.getvalue(), prog)) from None
     if unknown:
         flags = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        hint = _suggest(unknown[0], flags) if unknown[0].startswith("-") else ""
+        hint = suggest(unknown[0], flags) if unknown[0].startswith("-") else ""
         raise UserError(f"unknown {unknown[0]!r}{hint if 'mean' in hint else f'; {prog} --help lists the options'}")
     return parsed  # type: ignore[no-any-return]
 
@@ -324,7 +242,7 @@ def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         from minigen.train import RECIPES
 
-        print(USAGE.format(recipes=", ".join(RECIPES)), end="")
+        print(USAGE.format(recipes=_recipes(RECIPES)), end="")
         return 0
     if args[0] == "--version":
         from minigen import __version__
@@ -334,7 +252,7 @@ def _main(args: list[str]) -> int:
     if args[0] == "train":
         return _train(args[1:])
     if args[0] not in COMMANDS:
-        raise UserError(f"no command is called {args[0]!r}{_suggest(args[0], ['train', *COMMANDS])}")
+        raise UserError(f"no command is called {args[0]!r}{suggest(args[0], ['train', *COMMANDS])}")
     return int(_parse(COMMANDS[args[0]], args[1:], f"minigen {args[0]}")())
 
 

@@ -30,7 +30,7 @@ STOREYS = (
     ("models", "data", "metrics"),
     ("train",),
     ("codec",),
-    ("cli", "__main__"),
+    ("checks", "cli", "__main__"),
 )
 STOREY = {name: i for i, names in enumerate(STOREYS) for name in names}
 # Tensor's operators are ops, and ops make Tensors: closed at the end of tensor.py, where Tensor is defined.

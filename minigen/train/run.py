@@ -121,6 +121,13 @@ def restore(folder: Path, config: BaseRecipe, trainer: Any) -> int:
     return saved.step
 
 
+def load(folder: Path, recipes: Mapping[str, type[BaseRecipe]]) -> tuple[Any, Any, int]:
+    """A run's configuration, its trainer with the checkpoint's weights, and the step of the checkpoint."""
+    config, info = read_config(folder, recipes)
+    trainer = config.build(info, None)
+    return config, trainer, restore(folder, config, trainer)
+
+
 def trim_metrics(folder: Path, step: int) -> None:
     """Drop the lines that were written after the checkpoint of `step`, and a last line cut short by a kill."""
     path = folder / METRICS

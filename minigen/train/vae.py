@@ -95,7 +95,7 @@ def divergence(mean: Tensor, log_var: Tensor) -> Tensor:
 
 @dataclass
 class VAE(Recipe):
-    """Train a variational autoencoder on the VQ-VAE's networks (Kingma and Welling 2014)."""
+    """Train a VAE with the networks of vqvae (Kingma and Welling 2014)."""
 
     name: ClassVar[str] = "vae"
 
