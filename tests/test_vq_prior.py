@@ -151,3 +151,22 @@ def test_what_it_refuses(vqvae, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     wanted = ["--vqvae RUN", "not a run folder", "--hidden must be", "of shape (1, 8, 8)", "of shape (1, 8, 8)"]
     assert len(lines) == 5 and all(w in line for w, line in zip(wanted, lines, strict=True)), lines
+
+
+@CELLS
+def test_guidance_draws_from_the_distribution_it_names(cell):
+    """p(k_t | .., label)^2 / p(k_t | ..), rescaled at each step, over all grids of two codes."""
+    model = enlarged(cell, grid=(1, 2))
+    every = np.array(list(itertools.product(range(3), repeat=2))).reshape(-1, 1, 1, 2)
+    told, untold = (log_softmax(model.logits(every, np.full(9, label)).data[:, :, 0]) for label in (1, -1))
+    guided = log_softmax(2 * told - untold)
+    p = np.exp(sum(guided[t, np.arange(9), every[:, 0, 0, t]] for t in range(2)))
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
+    codes, log_p = model.generate(np.random.default_rng(1), 20_000, np.ones(20_000, int), guidance=1.0)
+    at = codes.reshape(-1, 2) @ [3, 1]
+    np.testing.assert_allclose(np.exp(log_p), p[at], rtol=1e-3)
+    np.testing.assert_allclose(np.bincount(at, minlength=9) / 20_000, p, atol=0.012)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))

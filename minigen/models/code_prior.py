@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
-from minigen.models.pixel import PixelRNN
+from minigen.models.pixel import PixelRNN, _spread
 from minigen.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -33,10 +33,13 @@ class CodePrior(PixelRNN):
     def _fed(self, x: Array) -> Array:
         return x
 
-    def _inputs(self, seen: Array, where: Array, told: Array) -> Tensor:
+    def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
-        return ops.concatenate([vectors, Tensor(np.concatenate([where, told], -1))], vectors.ndim - 1)
+        return ops.concatenate([vectors, Tensor(np.concatenate(_spread(seen, where, told), -1))], vectors.ndim - 1)
 
-    def _told(self, labels: Any, n: int) -> Array:
+    def _and_untold(self, labels: Any, n: int) -> Any:
+        return np.concatenate([labels, np.full(n, -1)])
+
+    def _told(self, labels: Any, n: int) -> Any:
         labels = np.full(n, -1) if labels is None else np.asarray(labels)
         return np.concatenate([np.eye(self.classes, dtype=np.float32), np.zeros((1, self.classes), np.float32)])[labels]

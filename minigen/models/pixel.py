@@ -85,11 +85,9 @@ class PixelRNN:
     def logits(self, x: Array, labels: Any = None) -> Tensor:
         """Logits (T, N, width) of each value being 1; of each level (T, N, width, levels), if there are more than two."""
         seen = self._seen(self._sequence(x))[:, self._reads].swapaxes(0, 1)  # (T, N, F)
-        steps, n, _ = seen.shape
-        where = np.broadcast_to(self._where[:, None], (steps, n, self._where.shape[1]))
-        told = np.broadcast_to(self._told(labels, n), (steps, n, self.classes))
-        states, _ = self.rnn(self._inputs(seen, where, told))
-        return self._unpacked(self.out(states))
+        told = self._told(labels, seen.shape[1])
+        states, _ = self.rnn(self._inputs(seen, self._where[:, None], told), self._begin(told))
+        return self._unpacked(self._judged(states, told))
 
     def loss(self, x: Array, labels: Any = None) -> Tensor:
         """-log p(x), in nats for each value: the mean over images and values."""
@@ -106,23 +104,31 @@ class PixelRNN:
 
     # --- one step after another ---------------------------------------------------------------------------------------
 
-    def generate(self, rng: np.random.Generator, n: int, labels: Any = None, given: Any = None, rows: int = 0) -> Any:
+    def generate(
+        self, rng: np.random.Generator, n: int, labels: Any = None, given: Any = None, rows: int = 0, guidance: float = 0.0
+    ) -> Any:  # fmt: skip
         """Draw n images (N, c, H, W), and log p of each of them (N,). The first `rows` rows are those of `given`, if any.
 
         Each step costs the same: the state is kept, and what was drawn is never read again from the start.
+        guidance w: draw from p(x_t | .., label)^(1+w) / p(x_t | ..)^w, rescaled, of a net that knows both; p is that one then
+        (Ho and Salimans 2022, section 3.2, for diffusion).
         """
         known = 0 if given is None else rows * self.values // self.shape[1]
         drawn = np.zeros((n, self.values), np.int64)
         if given is not None:
             drawn[:, :known] = self._sequence(given)[:, :known]
         seen = self._seen(drawn)
-        told, state, total = self._told(labels, n), None, np.zeros(n)
+        copies, total = 2 if guidance else 1, np.zeros(n)
         with no_grad():
+            told = self._told(self._and_untold(labels, n) if guidance else labels, n * copies)
+            state = self._begin(told)
             for t in range(self.steps):
                 at = slice(t * self.width, (t + 1) * self.width)
-                where = np.broadcast_to(self._where[t], (n, self._where.shape[1]))
-                h, state = self.rnn.step(self._inputs(seen[:, self._reads[t]], where, told), state)
-                logits = self._unpacked(self.out(h)).data  # (N, width) or (N, width, levels)
+                reads = np.tile(seen[:, self._reads[t]], (copies, 1))
+                h, state = self.rnn.step(self._inputs(reads, self._where[t], told), state)
+                logits = self._unpacked(self._judged(h, told)).data  # (N, width) or (N, width, levels)
+                if guidance:
+                    logits = logits[:n] + guidance * (logits[:n] - logits[n:])
                 if at.start >= known:
                     drawn[:, at] = _draw(rng, logits, self.levels)
                     seen[:, at] = self._fed(drawn[:, at])
@@ -147,15 +153,27 @@ class PixelRNN:
         """Values as they are fed back: 0 .. levels-1 -> [-1, 1]."""
         return self.scaled(x)
 
-    def _inputs(self, seen: Array, where: Array, told: Array) -> Tensor:
+    def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
         """What a step reads: values (..., F), its place and the label, side by side."""
-        return Tensor(np.concatenate([seen, where, told], -1))
+        return Tensor(np.concatenate([seen, *_spread(seen, where, told)], -1))
+
+    def _begin(self, told: Any) -> Any:
+        """The state before the first step; None is zeros."""
+        return None
+
+    def _judged(self, states: Tensor, told: Any) -> Tensor:
+        """States (..., N, D) -> what the softmax is taken of."""
+        return self.out(states)
+
+    def _and_untold(self, labels: Any, n: int) -> Any:
+        """The labels of n images, and n times none."""
+        raise NotImplementedError(f"{type(self).__name__} does not know images without a label")
 
     def _seen(self, sequence: Array) -> Array:
         """(N, S) -> (N, S + 1), fed; the last column is what lies outside the image."""
         return np.pad(self._fed(sequence), ((0, 0), (0, 1)), constant_values=self._outside)
 
-    def _told(self, labels: Any, n: int) -> Array:
+    def _told(self, labels: Any, n: int) -> Any:
         return one_hot(labels, self.classes).data if self.classes else np.zeros((n, 0), np.float32)
 
     def _targets(self, x: Array) -> Array:
@@ -164,6 +182,11 @@ class PixelRNN:
 
     def _unpacked(self, out: Tensor) -> Tensor:
         return out if self.levels == 2 else ops.reshape(out, (*out.shape[:-1], self.width, self.levels))
+
+
+def _spread(seen: Array, *more: Array) -> list[Array]:
+    """Arrays (.., f), repeated along the leading axes of `seen`."""
+    return [np.broadcast_to(a, (*seen.shape[:-1], a.shape[-1])) for a in more]
 
 
 def _log_prob(logits: Array, x: Array, levels: int) -> Array:

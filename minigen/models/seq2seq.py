@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigen import nn, ops
-from minigen.autograd import no_grad
 from minigen.models.code_prior import CodePrior
-from minigen.models.pixel import _draw, _log_prob
+from minigen.models.pixel import _spread
 from minigen.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -77,47 +76,25 @@ class Seq2Seq(CodePrior):
         self.query = nn.Linear(hidden, read, bias=False) if attention else None
         self.joined = nn.Linear(read + hidden, hidden) if attention else None
 
-    def read(self, captions: Any, n: int) -> Read:
+    def _told(self, captions: Any, n: int) -> Read:
         return self.reader(*(captions or (np.zeros((1, n), np.int64), np.zeros((1, n), bool))))
 
-    def logits(self, x: Array, captions: Any = None) -> Tensor:
-        """Logits (S, N, 1, num_codes) of each code, given those before it."""
-        seen = self._seen(self._sequence(x))[:, self._reads].swapaxes(0, 1)  # (S, N, F)
-        steps, n, _ = seen.shape
-        read = self.read(captions, n)
-        where = np.broadcast_to(self._where[:, None], (steps, n, self._where.shape[1]))
-        told = ops.broadcast_to(read.last, (steps, *read.last.shape))
-        states, _ = self.rnn(self._inputs(seen, where, told), self._begin(read))
-        return self._unpacked(self._judged(states, read))
+    def _and_untold(self, captions: Any, n: int) -> Any:
+        return tuple(np.pad(a, ((0, 0), (0, n))) for a in captions)  # a mask of False
 
-    def generate(  # type: ignore[override]  # there are no rows given
-        self, rng: np.random.Generator, n: int, captions: Any = None
-    ) -> tuple[Array, Array]:
-        """Draw n grids of codes (N, 1, h, w), and log p of each (N,). Captions are read once; the writer's state is kept."""
-        drawn, total = np.zeros((n, self.values), np.int64), np.zeros(n)
-        seen = self._seen(drawn)
-        with no_grad():
-            read = self.read(captions, n)
-            state = self._begin(read)
-            for t in range(self.steps):
-                where = np.broadcast_to(self._where[t], (n, self._where.shape[1]))
-                s, state = self.rnn.step(self._inputs(seen[:, self._reads[t]], where, read.last), state)
-                logits = self._unpacked(self._judged(ops.reshape(s, (1, *s.shape)), read)).data[0]
-                drawn[:, t : t + 1] = seen[:, t : t + 1] = _draw(rng, logits, self.levels)
-                total += _log_prob(logits, drawn[:, t : t + 1], self.levels).sum(axis=1, dtype=np.float64)
-        return drawn.reshape(n, *self.shape), total
-
-    def _begin(self, read: Read) -> Tensor:
+    def _begin(self, told: Read) -> Tensor:
         """s_0: (1, N, D)"""
-        return ops.reshape(ops.tanh(self.start(read.last)), (1, read.last.shape[0], -1))
+        return ops.reshape(ops.tanh(self.start(told.last)), (1, told.last.shape[0], -1))
 
-    def _judged(self, states: Tensor, read: Read) -> Tensor:
-        """The writer's states (S, N, D) -> what the softmax is taken of."""
-        if self.query is not None and self.joined is not None:
-            found = attend(self.query(states), read.states, read.mask)
-            states = ops.tanh(self.joined(ops.concatenate([found, states], 2)))
-        return self.out(states)
-
-    def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
+    def _inputs(self, seen: Array, where: Array, told: Read) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
-        return ops.concatenate([vectors, Tensor(where), told], vectors.ndim - 1)
+        caption = ops.broadcast_to(told.last, (*seen.shape[:-1], told.last.shape[-1]))
+        return ops.concatenate([vectors, Tensor(_spread(seen, where)[0]), caption], vectors.ndim - 1)
+
+    def _judged(self, states: Tensor, told: Read) -> Tensor:
+        if self.query is None or self.joined is None:
+            return self.out(states)
+        steps = ops.reshape(states, (-1, *states.shape[-2:]))
+        found = attend(self.query(steps), told.states, told.mask)
+        out = self.out(ops.tanh(self.joined(ops.concatenate([found, steps], 2))))
+        return ops.reshape(out, (*states.shape[:-1], -1))

@@ -26,6 +26,7 @@ from minigen.train.trainer import Trainer
 from minigen.train.vqvae import AT_ONCE, VQVAE, Quantizer, VQVAETrainer
 
 Array = np.ndarray[Any, Any]
+GUIDANCE = 1.0  # of what a net is told, in samples: p(k | told) wanders off over many codes, p(k | told)^2 / p(k) less
 HIDDEN = 0.2  # of what a net is told in training, labels or captions, that share is withheld: it learns p(k) too
 
 

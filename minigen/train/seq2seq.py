@@ -25,7 +25,7 @@ from minigen.data.captions import Captions
 from minigen.errors import UserError
 from minigen.models.seq2seq import Seq2Seq as Model
 from minigen.random import generator
-from minigen.train.codes import HIDDEN, CodesRecipe, CodesTrainer, entropy
+from minigen.train.codes import GUIDANCE, HIDDEN, CodesRecipe, CodesTrainer, entropy
 from minigen.train.config import DataInfo
 from minigen.train.trainer import labels_for
 
@@ -67,7 +67,7 @@ class Seq2SeqTrainer(CodesTrainer):
             raise UserError("--caption says what to draw, and so does --label: give one of them")
         labels = labels_for(count, len(self.info.classes), label)
         told = self.captions.encode(self.captions.plain(labels) if caption is None else [caption] * count)
-        codes, _ = self.model.generate(self.config.sample_rng(seed), count, told)
+        codes, _ = self.model.generate(self.config.sample_rng(seed), count, told, guidance=GUIDANCE)
         return to_float(self.vqvae.decode(codes[:, 0]))
 
 

@@ -4,7 +4,8 @@
     L    = -1/S sum_t log p(k_t | ..)                 in nats for each of the S codes
 
 The codes, and that the VQ-VAE is kept with the run: `codes.py`. In training a fifth of the labels are hidden: the net gives
-both p(k | label), to draw a chosen class, and p(k), to compress.
+both p(k | label), to draw a chosen class, and p(k), to compress. Samples lean towards their label more than p(k | label) does,
+`generate` in `minigen/models/pixel.py` says how.
 
 `evaluate` encodes the held-out images and gives -log2 p, exactly, for each code (bits_per_code) and for each value of the
 image (bits_per_dim: of the codes, not of the image, which they do not hold in full). It stands beside the zeroth-order entropy,
@@ -22,7 +23,7 @@ import numpy as np
 from minigen.data import to_float, to_uint8
 from minigen.models.code_prior import CodePrior
 from minigen.random import generator
-from minigen.train.codes import HIDDEN, CodesRecipe, CodesTrainer, entropy
+from minigen.train.codes import GUIDANCE, HIDDEN, CodesRecipe, CodesTrainer, entropy
 from minigen.train.config import DataInfo
 from minigen.train.trainer import labels_for
 
@@ -55,7 +56,7 @@ class VQPriorTrainer(CodesTrainer):
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> Array:
         """`count` images (count, c, H, W) in [-1, 1]: codes drawn from the prior, decoded. Labels in turn, or one."""
         labels = labels_for(count, self.classes, label)
-        codes, _ = self.model.generate(self.config.sample_rng(seed), count, labels)
+        codes, _ = self.model.generate(self.config.sample_rng(seed), count, labels, guidance=GUIDANCE if self.classes else 0.0)
         return to_float(self.vqvae.decode(codes[:, 0]))
 
 
