@@ -68,7 +68,8 @@ def as_plan(p):
 
 COLUMNS = 256       # of one product: wide enough for BLAS to be at speed, narrow enough for cols to stay in the L2 cache
 NARROW = 48         # c * kw below this: copy the vertical taps too
-PART = 800          # positions of y that pay for one partial sum
+PART = 800          # positions of y that pay for one partial sum more
+SPLIT = 128         # those that pay for two where there would be one, and one thread
 
 
 @lru_cache(maxsize=512)
@@ -86,9 +87,12 @@ def make_plan(x_shape, w_shape, stride, padding, dilation) -> Plan:
     height = max(h + 2 * padding[0], (rows - 1) * stride[0] + phases + (taps_y - 1) * dilation[0])
     pitch = max((w + 2 * padding[1] - 1) // stride[1] + 1, (kw - 1) * dilation[1] // stride[1] + w_out + 7)
     block = parts = 1
-    while 2 * block * h_out * w_out <= COLUMNS and block < images:
+    while 2 * block * h_out * w_out <= COLUMNS and 4 * block <= images:  # two blocks at least: one has no work for two threads
         block *= 2
-    while parts < 16 and 2 * parts * block <= images and 1.5 * parts * PART <= images * h_out * w_out:
+    positions = images * h_out * w_out
+    if positions >= SPLIT and 2 * block <= images:
+        parts = 2
+    while parts < 16 and 2 * parts * block <= images and 1.5 * parts * PART <= positions:
         parts *= 2
     return Plan(images, c_in, h, w, c_out, kh, kw, h_out, w_out, *stride, *padding, *dilation,
                 taps_y, shifts, phases, rows, height, pitch, block, parts)
