@@ -50,7 +50,8 @@ class VQVAETrainer(Trainer):
         self.shown: Any = None  # images that sample() reconstructs
         if data is not None:
             self.loader = self.parts["loader"] = Loader(data.images, data.labels, c.batch_size or 1, c.seed)
-            self.shown = to_float((data.test_images if len(data.test_images) else data.images)[:AT_ONCE])
+            shown = data.test_images if len(data.test_images) else data.images
+            self.shown = to_float(shown[:: max(1, len(shown) // AT_ONCE)])  # a folder begins with one class: not its first ones
 
     def step(self) -> dict[str, float]:
         x = Tensor(self.loader.next()[0])
@@ -79,7 +80,8 @@ class VQVAETrainer(Trainer):
         """Reconstructions: rows of eight images of `shown`, each row above the row of what they became."""
         if label is not None:
             raise UserError("a vqvae reconstructs images and takes no label; vq-prior draws new ones")
-        columns, images = 8, to_uint8(self.shown[: max(count // 2, 1)])
+        columns, step = 8, max(1, 2 * len(self.shown) // count)
+        images = to_uint8(self.shown[::step][: max(count // 2, 1)])
         both = [images, self.decode(self.encode(images))]
         rows = [part[i : i + columns] for i in range(0, len(images), columns) for part in both]
         return to_float(np.concatenate(rows))
