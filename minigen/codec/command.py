@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from minigen.errors import UserError
@@ -54,9 +52,8 @@ class Decompress:
     """The folder for the images, 0001.png and so on. (default: the file's name without .mgvq)"""
 
     def __call__(self) -> int:
-        from PIL import Image
-
         from minigen.codec import decompress
+        from minigen.codec.picture import write
         from minigen.train.checkpoint import write_atomically
 
         codec = _codec(self.model)
@@ -71,9 +68,7 @@ class Decompress:
         except OSError as e:
             raise UserError(f"cannot write in {out}: {e.strerror or e}") from e
         for i, picture in enumerate(pictures):
-            buffer = io.BytesIO()
-            Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(buffer, "PNG")
-            write_atomically(out / f"{i + 1:04d}.png", buffer.getvalue())
+            write_atomically(out / f"{i + 1:04d}.png", write(picture, "PNG"))
         print(f"{len(pictures)} images in {out}")
         return 0
 
@@ -92,9 +87,9 @@ def _read(path: Path, channels: int) -> Any:
     """An image file as (H, W, c) uint8."""
     from PIL import Image
 
+    from minigen.codec.picture import read
+
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        return read(path, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise UserError(f"cannot read {path} as an image: {getattr(e, 'strerror', None) or e}") from e
-    return pixels.reshape(*pixels.shape[:2], channels)

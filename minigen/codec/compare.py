@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigen.codec.codec import Codec, compress, decompress
+from minigen.codec.picture import read, write
 from minigen.data import to_uint8
 from minigen.metrics.reconstruction import psnr
 
@@ -52,19 +53,8 @@ def nearest(picture: Array, name: str, size: int) -> tuple[int, Array]:
         low, high = (low, middle) if len(_file(picture, name, middle)) >= size else (middle + 1, high)
     files = [_file(picture, name, q) for q in (max(low - 1, 0), low)]
     best = min(files, key=lambda f: abs(len(f) - size))
-    return len(best), _decoded(best, picture.shape[2])
+    return len(best), read(io.BytesIO(best), picture.shape[2])
 
 
 def _file(picture: Array, name: str, quality: int) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(buffer, name, quality=quality)
-    return buffer.getvalue()
-
-
-def _decoded(content: bytes, channels: int) -> Array:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
+    return write(picture, name, quality=quality)

@@ -44,6 +44,7 @@ class _Codebook:
     revive_after: batches; 0 never. revived: how many codes the last call replaced.
     """
 
+    _stand_in = staticmethod(ops.straight_through)  # the value of q, with a gradient for z
     weight: Any  # a Tensor that is trained, or an array that follows running means
 
     def __init__(self, num_codes: int, dim: int, beta: float, init: str, revive_after: int) -> None:
@@ -91,7 +92,7 @@ class _Codebook:
 
     def _through(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """What replaces z, with a gradient, and the loss."""
-        return ops.straight_through(z, q.detach()), ops.mse(z, q.detach()) * self.beta
+        return self._stand_in(z, q.detach()), ops.mse(z, q.detach()) * self.beta
 
     def _learn(self, z: Array, index: Array, counts: Array) -> None:
         """Move the codes towards the vectors that chose them."""
@@ -163,8 +164,7 @@ class EMAVectorQuantizer(_Codebook):
 class RotationVectorQuantizer(EMAVectorQuantizer):
     """Running means; the gradient comes back through the rotation that takes z to q (Fifty et al. 2024, section 4.2)."""
 
-    def _through(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.rotation_trick(z, q.detach()), ops.mse(z, q.detach()) * self.beta
+    _stand_in = staticmethod(ops.rotation_trick)
 
 
 QUANTIZERS = {"vq": VectorQuantizer, "ema": EMAVectorQuantizer, "rotation": RotationVectorQuantizer}

@@ -112,8 +112,7 @@ class CharRNN(TextRecipe):
         super().resolve(info)
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be in [0, 1), not {self.dropout}")
-        if not self.clip > 0:
-            raise UserError(f"--clip must be above 0, not {self.clip}")
+        self.require_above_zero("clip")
         assert self.batch_size is not None
         if self.steps is None:  # a multiple of 100
             steps = PASSES * 0.9 * info.count / (self.batch_size * self.seq_length)

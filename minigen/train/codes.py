@@ -130,12 +130,9 @@ class CodesRecipe(Recipe):
         if info.shape != theirs.shape:
             raise UserError(f"the vqvae run was trained on images of shape {theirs.shape}; {info.name} is {info.shape}")
         self.steps = self.steps or (1_000 if info.shape[-1] < 16 else 4_000)
-        for name, low in (("hidden", 1), ("embedding", 1), ("context", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"--{name} must be at least {low}, not {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} must be above 0, not {getattr(self, name)}")
+        self.require_at_least(1, "hidden", "embedding")
+        self.require_at_least(0, "context")
+        self.require_above_zero("lr", "clip")
 
     def free(self) -> set[str]:
         return (super().free() | {"vqvae"}) - {"steps"}

@@ -80,9 +80,19 @@ class BaseRecipe:
         """Replace each None by the default for these data. Raises UserError for a combination that cannot work."""
         if self.batch_size is None:
             self.batch_size = 256 if info.is_points else 64
-        for name in ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        self.require_at_least(1, "steps", "batch_size", "log_every", "sample_every", "checkpoint_every")
+
+    def require_at_least(self, low: int, *names: str) -> None:
+        """Raise UserError for the first of these fields that is less."""
+        for name in names:
+            if getattr(self, name) is not None and getattr(self, name) < low:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {getattr(self, name)}")
+
+    def require_above_zero(self, *names: str) -> None:
+        """The same for fields that may be small, but not zero, negative or NaN."""
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(self, name)}")
 
     def free(self) -> set[str]:
         """Fields that may differ when a run is resumed: those that do not change what is computed."""

@@ -153,16 +153,14 @@ class PixelRNN(Recipe):
         self.context = (4 if self.by == "pixel" else 2) if self.context is None else self.context
         self.levels = (2 if info.shape[0] == 1 else 256) if self.levels is None else self.levels
         self.steps = self.steps or (500 if info.shape[-1] < 16 else 4_000)
-        for name, low in (("hidden", 1), ("context", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"--{name} must be at least {low}, not {getattr(self, name)}")
+        self.require_at_least(1, "hidden")
+        self.require_at_least(0, "context")
         if not 2 <= self.levels <= 256:
             raise UserError(f"--levels must be in 2..256, not {self.levels}")
         if self.binarize and self.levels != 2:
             raise UserError(f"--binarize makes 2 levels, not {self.levels}")
         self.binarize = self.binarize or "draw"
-        if not self.clip > 0:
-            raise UserError(f"--clip must be above 0, not {self.clip}")
+        self.require_above_zero("clip")
         if not 0 <= self.average < 1:
             raise UserError(f"--average must be in [0, 1), not {self.average}")
         if self.labels and not info.classes:

@@ -91,8 +91,7 @@ class Seq2Seq(CodesRecipe):
         if not info.classes:
             raise UserError(f"{self.name} makes captions from the names of classes, and the data {info.name} have no labels")
         Captions(info.classes)
-        if self.read < 1:
-            raise UserError(f"--read must be at least 1, not {self.read}")
+        self.require_at_least(1, "read")
         if not 0 <= self.misspelled <= 1:
             raise UserError(f"--misspelled must be in 0..1, not {self.misspelled}")
 

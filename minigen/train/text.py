@@ -44,9 +44,7 @@ class TextRecipe(BaseRecipe, _Source):
 
     def resolve(self, info: DataInfo) -> None:
         super().resolve(info)
-        for name in ("hidden", "embedding", "layers", "seq_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        self.require_at_least(1, "hidden", "embedding", "layers", "seq_length")
 
     def load(self, source: str | None = None) -> Text:
         if self.text is not None:

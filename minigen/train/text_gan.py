@@ -218,11 +218,8 @@ class TextGAN(TextRecipe):
             raise UserError(f"--pretrain-steps must be in 0..{self.steps}, the --steps in all, not {self.pretrain_steps}")
         if self.seq_length < max(NGRAMS):
             raise UserError(f"--seq-length must be at least {max(NGRAMS)}, not {self.seq_length}: n-grams are counted")
-        if self.n_critic < 1:
-            raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
-        for name in ("tau", "clip"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} must be above 0, not {getattr(self, name)}")
+        self.require_at_least(1, "n_critic")
+        self.require_above_zero("tau", "clip")
         for name in ("mle_weight", "gp_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")

@@ -155,12 +155,9 @@ class VQVAE(Recipe):
         super().resolve(info)
         require_images(self.name, info)
         self.steps = self.steps or (1_000 if info.shape[-1] < 16 else 5_000)
-        for name, low in (("num_codes", 1), ("dim", 1), ("revive_after", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {getattr(self, name)}")
-        for name in ("beta", "lr"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} must be above 0, not {getattr(self, name)}")
+        self.require_at_least(1, "num_codes", "dim")
+        self.require_at_least(0, "revive_after")
+        self.require_above_zero("beta", "lr")
 
     def free(self) -> set[str]:
         return super().free() - ({"steps"} if self.lr_schedule != "constant" else set())

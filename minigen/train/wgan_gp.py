@@ -138,8 +138,7 @@ class WGANGP(AdversarialRecipe):
             raise UserError(f"--critic gru reads rows of an image; the data {info.name} are points: use --critic net")
         if self.critic == "gru" and self.share_convs:
             raise UserError("--share-convs needs a critic with convolutions: --critic net")
-        if self.n_critic < 1:
-            raise UserError(f"--n-critic must be at least 1, not {self.n_critic}")
+        self.require_at_least(1, "n_critic")
         self.steps = self.steps or (5_000 if points else 600 if info.shape[-1] < 16 else 3_000)
         self.gp_weight = (0.1 if points else 10.0) if self.gp_weight is None else self.gp_weight
         self.lr = 1e-4 if self.lr is None else self.lr
