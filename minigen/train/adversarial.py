@@ -65,9 +65,6 @@ class AdversarialRecipe(Recipe):
         if self.labels and not info.classes:
             raise UserError(f"--labels: the data {info.name} have no labels")
 
-    def free(self) -> set[str]:
-        return super().free() - ({"steps"} if self.lr_schedule == "linear" else set())
-
 
 def build_generator(config: Any, info: DataInfo, latent: int = LATENT) -> Generator:
     """G of --net."""

@@ -118,8 +118,5 @@ class CharRNN(TextRecipe):
             steps = PASSES * 0.9 * info.count / (self.batch_size * self.seq_length)
             self.steps = int(min(max(100 * round(steps / 100), FEWEST), MOST))
 
-    def free(self) -> set[str]:
-        return super().free() - ({"steps"} if self.lr_schedule != "constant" else set())
-
     def build(self, info: DataInfo, data: Any) -> CharRNNTrainer:
         return CharRNNTrainer(self, info, data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import tyro
@@ -42,7 +42,7 @@ class CodesTrainer(Trainer):
         self.model = self.network((info.shape[1] // 4, info.shape[2] // 4))
         self.params = nn.parameters(self.model)
         self.opt = Adam(self.params, c.lr)
-        self.factor = SCHEDULES["cosine"](c.steps or 1)
+        self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
         self.parts = {"model": self.model, "opt": self.opt, "vqvae": self.vqvae.model}
         if data is not None:
             assert c.vqvae is not None
@@ -90,6 +90,8 @@ def entropy(codes: Array) -> float:
 class CodesRecipe(Recipe):
     """Options of the recipes that learn codes."""
 
+    lr_schedule: ClassVar[str] = "cosine"
+
     data: ChosenText = None  # type: ignore[assignment]
     """What to encode and learn. (default: what the vqvae run was trained on)"""
     vqvae: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
@@ -135,4 +137,4 @@ class CodesRecipe(Recipe):
         self.require_above_zero("lr", "clip")
 
     def free(self) -> set[str]:
-        return (super().free() | {"vqvae"}) - {"steps"}
+        return super().free() | {"vqvae"}

@@ -96,7 +96,9 @@ class BaseRecipe:
 
     def free(self) -> set[str]:
         """Fields that may differ when a run is resumed: those that do not change what is computed."""
-        return {"steps", "out", "resume", "device", "sample_every", "checkpoint_every"}
+        free = {"out", "resume", "device", "sample_every", "checkpoint_every"}
+        falling = getattr(self, "lr_schedule", None) not in (None, "constant")  # over the steps: then their number matters
+        return free if falling else free | {"steps"}
 
     def sample_rng(self, seed: int | None) -> np.random.Generator:
         """What samples are drawn from: the run's seed or another, in a stream of its own, so that looking changes nothing."""
@@ -131,6 +133,10 @@ class Recipe(BaseRecipe, _Data):  # bases in this order: fields are collected fr
         if self.data not in datasets.NAMES and path.exists():
             self.data = str(path.absolute())  # the run can be judged from any folder
         return datasets.load(source or self.data, size=self.size, seed=self.seed)
+
+    def require_images(self, info: DataInfo) -> None:
+        if info.is_points:
+            raise UserError(f"{self.name} learns images; the data {info.name} are points")
 
     def free(self) -> set[str]:
         return super().free() | {"data"}

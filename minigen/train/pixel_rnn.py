@@ -148,8 +148,7 @@ class PixelRNN(Recipe):
         if self.batch_size is None and self.by == "pixel" and info.shape[0] == 3:
             self.batch_size = 16  # three times the steps, and a softmax at each: memory
         super().resolve(info)
-        if info.is_points:
-            raise UserError(f"pixel-rnn learns images; the data {info.name} are points")
+        self.require_images(info)
         self.context = (4 if self.by == "pixel" else 2) if self.context is None else self.context
         self.levels = (2 if info.shape[0] == 1 else 256) if self.levels is None else self.levels
         self.steps = self.steps or (500 if info.shape[-1] < 16 else 4_000)
@@ -173,9 +172,6 @@ class PixelRNN(Recipe):
             data = "binarised at 0.5" if self.binarize == "threshold" else "binarised by one draw for each pixel, fixed seed"
         given = ", conditional on the label" if self.labels else ""
         return f"{data}{given}; exact, by {self.by}, each image once"
-
-    def free(self) -> set[str]:
-        return super().free() - ({"steps"} if self.lr_schedule != "constant" else set())
 
     def build(self, info: DataInfo, data: Any) -> PixelRNNTrainer:
         return PixelRNNTrainer(self, info, data)

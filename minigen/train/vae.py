@@ -29,7 +29,7 @@ from minigen.optim import Adam
 from minigen.tensor import Tensor
 from minigen.train.config import DataInfo, Recipe
 from minigen.train.trainer import Trainer
-from minigen.train.vqvae import AT_ONCE, require_images
+from minigen.train.vqvae import AT_ONCE
 
 Array = np.ndarray[Any, Any]
 LOG_2PI = math.log(2 * math.pi)
@@ -106,7 +106,7 @@ class VAE(Recipe):
 
     def resolve(self, info: DataInfo) -> None:
         super().resolve(info)
-        require_images(self.name, info)
+        self.require_images(info)
         self.steps = self.steps or (1_000 if info.shape[-1] < 16 else 5_000)
         if self.dim < 1 or not self.lr > 0:
             raise UserError(f"--dim must be at least 1 and --lr above 0, not {self.dim} and {self.lr}")

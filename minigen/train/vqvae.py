@@ -153,19 +153,11 @@ class VQVAE(Recipe):
 
     def resolve(self, info: DataInfo) -> None:
         super().resolve(info)
-        require_images(self.name, info)
+        self.require_images(info)
         self.steps = self.steps or (1_000 if info.shape[-1] < 16 else 5_000)
         self.require_at_least(1, "num_codes", "dim")
         self.require_at_least(0, "revive_after")
         self.require_above_zero("beta", "lr")
 
-    def free(self) -> set[str]:
-        return super().free() - ({"steps"} if self.lr_schedule != "constant" else set())
-
     def build(self, info: DataInfo, data: Any) -> VQVAETrainer:
         return VQVAETrainer(self, info, data)
-
-
-def require_images(recipe: str, info: DataInfo) -> None:
-    if info.is_points:
-        raise UserError(f"{recipe} learns images; the data {info.name} are points")
