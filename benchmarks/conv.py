@@ -1,4 +1,4 @@
-"""Convolutions of the DCGAN: batch 64, kernel 4, stride 2, padding 1; the three derivatives of one form.
+"""Convolutions of the DCGAN (kernel 4, stride 2) and of the VQ-VAE (3x3 and 1x1), batch 64; the three derivatives of one form.
 
 All three multiply each weight with each position of the smaller map, once per image.
 """
@@ -9,23 +9,26 @@ from typing import Any
 
 from benchmarks.harness.case import Case, normal
 
-N, K = 64, 4
-AT = ((2, 2), (1, 1), (1, 1))  # stride, padding, dilation
-SHAPES = [(1, 64, 28), (64, 128, 14), (3, 64, 32), (64, 128, 16)]  # channels of the larger map and of the smaller; size
+N = 64
+# Channels of the larger map and of the smaller, height and width of the larger; kernel, stride, padding.
+LAYERS = [
+    (1, 64, 28, 4, 2, 1), (64, 128, 14, 4, 2, 1), (3, 64, 32, 4, 2, 1), (64, 128, 16, 4, 2, 1),
+    (128, 128, 8, 3, 1, 1), (128, 32, 8, 3, 1, 1), (32, 128, 8, 1, 1, 0),
+]  # fmt: skip
 
 
 def cases() -> list[Case]:
     made = []
-    for i, o, h in SHAPES:
-        p = h // 2
-        x, w, y = (N, i, h, h), (o, i, K, K), (N, o, p, p)
-        flops = 2 * N * o * i * K * K * p * p
-        nbytes = 4 * (N * i * h * h + o * i * K * K + N * o * p * p)
-        shape = f"{i}-{o} {h}x{h}"
+    for i, o, h, k, stride, padding in LAYERS:
+        p, at = (h + 2 * padding - k) // stride + 1, ((stride, stride), (padding, padding), (1, 1))
+        x, w, y = (N, i, h, h), (o, i, k, k), (N, o, p, p)
+        flops = 2 * N * o * i * k * k * p * p
+        nbytes = 4 * (N * i * h * h + o * i * k * k + N * o * p * p)
+        shape = f"{i}-{o} {h}x{h} k{k}"
         made += [
-            Case("conv2d_forward", shape, normal(x, w, then=AT), flops, nbytes, _conv2d),
-            Case("conv_transpose2d_forward", shape, normal(y, w, then=(*AT, (h, h))), flops, nbytes, _conv_transpose2d),
-            Case("conv2d_weight_grad_forward", shape, normal(x, y, then=(*AT, (K, K))), flops, nbytes, _weight_grad),
+            Case("conv2d_forward", shape, normal(x, w, then=at), flops, nbytes, _conv2d),
+            Case("conv_transpose2d_forward", shape, normal(y, w, then=(*at, (h, h))), flops, nbytes, _conv_transpose2d),
+            Case("conv2d_weight_grad_forward", shape, normal(x, y, then=(*at, (k, k))), flops, nbytes, _weight_grad),
         ]
     return made
 

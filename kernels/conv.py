@@ -17,6 +17,9 @@ With cols = the pixels each position of y looks at (`unfold.py` draws it), and o
 is unfolded, used and overwritten. Small images share a block, which makes the product some 200 columns wide. OpenBLAS is up to
 1.5 times slower when its right-hand matrix is transposed, so the third product unfolds its pixels the other way round.
 
+A kernel of 1x1 needs no columns: they are the image. With many channels most kernels are better served by `winograd.py`, which
+needs fewer multiplications and says when; what is here is the plain version, and the more precise one.
+
 Blocks go to threads. Every number is summed by one thread, in an order fixed by the shapes alone: the result does not depend
 on the number of threads. Layouts and the meaning of all arguments are those of torch.nn.functional.
 """
@@ -24,8 +27,9 @@ on the number of threads. Layouts and the meaning of all arguments are those of 
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from . import blas
+from . import blas, winograd
 from .threads import address_of, call
+from .transpose import transpose
 from .unfold import as_plan, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
 
 # --- one block of images, one thread ----------------------------------------------------------------------------------
@@ -44,10 +48,9 @@ def _by_shift(w_oikk, plan):
 
 
 @njit(cache=True)
-def _image(y_flat, n, plan):
-    """Image n of y as a matrix (o, (i, j)): no copy."""
-    size, area = plan.c_out * plan.h_out * plan.w_out, plan.h_out * plan.w_out
-    return y_flat[n * size:(n + 1) * size].reshape(plan.c_out, area)
+def _image(flat, n, channels, area):
+    """Image n as a matrix (channel, (i, j)): no copy."""
+    return flat[n * channels * area:(n + 1) * channels * area].reshape(channels, area)
 
 
 @njit(cache=True)
@@ -57,8 +60,11 @@ def _forward(t, workers, plan_p, x_flat, w_sok, y_flat, cols_flat, block_flat):
         n1 = min(n0 + plan.block, plan.images)
         images, length = n1 - n0, (n1 - n0) * plan.h_out * plan.w_out
         cols = matrix(cols_flat, w_sok.shape[2], plan.phases * plan.rows * images * plan.w_out)
-        unfold(x_flat, n0, n1, plan, cols)
-        y_ol = _image(y_flat, n0, plan) if images == 1 else matrix(block_flat, plan.c_out, length)
+        if plan.plain:
+            cols = _image(x_flat, n0, plan.c_in, length)
+        else:
+            unfold(x_flat, n0, n1, plan, cols)
+        y_ol = _image(y_flat, n0, plan.c_out, length) if images == 1 else matrix(block_flat, plan.c_out, length)
         for shift in range(plan.shifts):
             at = first_column(shift, images, plan)
             blas.gemm(w_sok[shift], cols[:, at:at + length], 0.0 if shift == 0 else 1.0, y_ol[:, :length])
@@ -73,15 +79,18 @@ def _transpose(t, workers, plan_p, x_flat, w_sok, y_flat, cols_flat, block_flat)
         n1 = min(n0 + plan.block, plan.images)
         images, length = n1 - n0, (n1 - n0) * plan.h_out * plan.w_out
         cols = matrix(cols_flat, w_sok.shape[2], plan.phases * plan.rows * images * plan.w_out)
-        y_ol = _image(y_flat, n0, plan) if images == 1 else matrix(block_flat, plan.c_out, length)
+        y_ol = _image(y_flat, n0, plan.c_out, length) if images == 1 else matrix(block_flat, plan.c_out, length)
         if images > 1:
             gather(y_flat, n0, n1, plan, y_ol)
+        if plan.plain:
+            cols = _image(x_flat, n0, plan.c_in, length)
         if plan.shifts > 1:
             cols[:] = 0                     # the shifted windows overlap, and none covers all
         for shift in range(plan.shifts):
             at = first_column(shift, images, plan)
             blas.gemm(w_sok[shift].T, y_ol[:, :length], 0.0 if plan.shifts == 1 else 1.0, cols[:, at:at + length])
-        fold(cols, n0, n1, plan, x_flat)
+        if not plan.plain:
+            fold(cols, n0, n1, plan, x_flat)
 
 
 @njit(cache=True)
@@ -94,14 +103,20 @@ def _weight(t, workers, plan_p, x_flat, w_qok, y_flat, cols_flat, block_flat):
         for n0 in range(first * plan.block, min(last * plan.block, plan.images), plan.block):
             n1 = min(n0 + plan.block, plan.images)
             images, length = n1 - n0, (n1 - n0) * plan.h_out * plan.w_out
+            beta = 0.0 if n0 == first * plan.block else 1.0
+            if plan.plain:
+                transpose(x_flat, n0 * plan.c_in * length, length, plan.c_in, length, cols_flat, 0, plan.c_in)
+                pixels = cols_flat[:length * plan.c_in].reshape(length, plan.c_in)
+                blas.gemm(_image(y_flat, n0, plan.c_out, length), pixels, beta, w_qok[part])
+                continue
             rows = matrix(cols_flat, plan.phases * plan.rows * images * plan.w_out, w_qok.shape[2])
             unfold_rows(x_flat, n0, n1, plan, rows)
-            y_ol = _image(y_flat, n0, plan) if images == 1 else matrix(block_flat, plan.c_out, length)
+            y_ol = _image(y_flat, n0, plan.c_out, length) if images == 1 else matrix(block_flat, plan.c_out, length)
             if images > 1:
                 gather(y_flat, n0, n1, plan, y_ol)
             for shift in range(plan.shifts):
                 at = first_column(shift, images, plan)
-                blas.gemm(y_ol[:, :length], rows[at:at + length, :w_qok.shape[2]], 0.0 if n0 == first * plan.block else 1.0,
+                blas.gemm(y_ol[:, :length], rows[at:at + length, :w_qok.shape[2]], beta,
                           w_qok[part * plan.shifts + shift])
 
 
@@ -180,6 +195,8 @@ def conv2d_forward_cpu(x_nihw, w_oikk, stride, padding, dilation):
     y_nohw = np.empty((plan.images, plan.c_out, plan.h_out, plan.w_out), x_nihw.dtype)
     if not x_nihw.size or not w_oikk.size:
         y_nohw[...] = 0                     # sums of nothing
+    elif fast := winograd.tiling(plan):
+        winograd.conv2d(fast, x_nihw, w_oikk, y_nohw)
     else:
         _run(_forward, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
     return y_nohw
@@ -196,6 +213,8 @@ def conv_transpose2d_forward_cpu(y_nohw, w_oikk, stride, padding, dilation, size
     x_nihw = np.empty(x_shape, y_nohw.dtype)
     if not y_nohw.size or not w_oikk.size:
         x_nihw[...] = 0
+    elif fast := winograd.tiling(plan):
+        winograd.conv_transpose2d(fast, x_nihw, w_oikk, y_nohw)
     else:
         _run(_transpose, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
     return x_nihw
@@ -209,6 +228,9 @@ def conv2d_weight_grad_forward_cpu(x_nihw, y_nohw, stride, padding, dilation, ke
     w_oikk = np.empty(w_shape, x_nihw.dtype)
     if not x_nihw.size or not y_nohw.size:
         w_oikk[...] = 0
+        return w_oikk
+    if fast := winograd.tiling(plan):
+        winograd.conv2d_weight_grad(fast, x_nihw, w_oikk, y_nohw)
         return w_oikk
     w_qok = np.empty((plan.parts * plan.shifts, plan.c_out, plan.c_in * plan.taps_y * plan.kw), x_nihw.dtype)
     _run(_weight, plan, x_nihw, w_qok, y_nohw)

@@ -57,13 +57,14 @@ class Plan(NamedTuple):
     pitch: int      # numbers in one class of columns of a sorted row, border and spare room included
     block: int      # images that share one product
     parts: int      # partial sums of a weight gradient, each over some of the blocks
+    plain: int      # 1 for a kernel of 1x1 that sees each pixel once: the columns are the image itself, and nothing is copied
 
 
 @njit(cache=True)
 def as_plan(p):
-    """The Plan whose numbers are in the array p. (Numba's threads are handed an array faster than 23 numbers.)"""
+    """The Plan whose numbers are in the array p. (Numba's threads are handed an array faster than 24 numbers.)"""
     return Plan(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16],
-                p[17], p[18], p[19], p[20], p[21], p[22])
+                p[17], p[18], p[19], p[20], p[21], p[22], p[23])
 
 
 COLUMNS = 256       # of one product: wide enough for BLAS to be at speed, narrow enough for cols to stay in the L2 cache
@@ -87,7 +88,9 @@ def make_plan(x_shape, w_shape, stride, padding, dilation) -> Plan:
     height = max(h + 2 * padding[0], (rows - 1) * stride[0] + phases + (taps_y - 1) * dilation[0])
     pitch = max((w + 2 * padding[1] - 1) // stride[1] + 1, (kw - 1) * dilation[1] // stride[1] + w_out + 7)
     block = parts = 1
-    while 2 * block * h_out * w_out <= COLUMNS and 4 * block <= images:  # two blocks at least: one has no work for two threads
+    plain = kh == kw == 1 and stride == (1, 1) and padding == (0, 0)
+    # Two blocks at least: one has no work for two threads.
+    while not plain and 2 * block * h_out * w_out <= COLUMNS and 4 * block <= images:
         block *= 2
     positions = images * h_out * w_out
     if positions >= SPLIT and 2 * block <= images:
@@ -95,7 +98,7 @@ def make_plan(x_shape, w_shape, stride, padding, dilation) -> Plan:
     while parts < 16 and 2 * parts * block <= images and 1.5 * parts * PART <= positions:
         parts *= 2
     return Plan(images, c_in, h, w, c_out, kh, kw, h_out, w_out, *stride, *padding, *dilation,
-                taps_y, shifts, phases, rows, height, pitch, block, parts)
+                taps_y, shifts, phases, rows, height, pitch, block, parts, int(plain))
 
 
 @njit(cache=True)

@@ -17,6 +17,7 @@ import numpy as np
 from minigen import nn, random
 from minigen.autograd import no_grad
 from minigen.data.dataset import Dataset
+from minigen.data.loader import Loader
 from minigen.data.text import Text
 from minigen.tensor import Tensor
 from minigen.train import run
@@ -33,7 +34,7 @@ class Step:
     optimisers: dict[str, Any]  # of each model, in the same order: Adam
     multiply_adds: Callable[[], int]  # in one step; counted on request, because that takes a forward pass
     trainer: Any = None
-    seed: Callable[[int], None] = lambda seed: None  # other data, where there is no noise that would make a step another one
+    seed: Callable[[int], None] = lambda seed: None  # the data in another order
 
 
 class Twin(Protocol):
@@ -51,6 +52,11 @@ def build_trainer(config: BaseRecipe, shape: Sequence[int]) -> Any:
     """minigen's own trainer for the recipe, on `IMAGES` random images of `shape` (C, H, W)."""
     images = np.random.default_rng(DATA_SEED).integers(0, 256, (IMAGES, *shape), np.uint8)
     return _build(config, Dataset("random", images, None, (), images[:0], None, "drawn at random"))
+
+
+def reorder(trainer: Any, seed: int) -> None:
+    """Give a trainer its images in the order of this seed."""
+    trainer.loader = Loader(trainer.loader.images, None, trainer.config.batch_size, seed)
 
 
 def build_text_trainer(config: BaseRecipe, vocabulary: int) -> Any:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from benchmarks.harness.step import Step, Twin, build_trainer, products
+from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder
 from minigen import nn
 from minigen.autograd import no_grad
-from minigen.data import Loader, to_float
+from minigen.data import to_float
 from minigen.models.vqvae import Residual
 from minigen.nn.vq import kmeans_plus_plus
 from minigen.tensor import Tensor
@@ -33,9 +34,7 @@ def build() -> Step:
     model.quantizer._set(slice(None), kmeans_plus_plus(vectors, trainer.config.num_codes))
     model.quantizer.began[...] = 1
 
-    def seed(n: int) -> None:
-        trainer.loader = Loader(trainer.loader.images, None, trainer.config.batch_size, n)
-
+    seed = partial(reorder, trainer)
     return Step(trainer.step, {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer, seed)
 
 

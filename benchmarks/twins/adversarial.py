@@ -32,13 +32,13 @@ class Adversarial:
         self.params_g, self.params_d = list(generator.parameters()), list(discriminator.parameters())
         self.opt_g, self.opt_d = self.adam(self.params_g), self.adam(self.params_d)
         self.optimisers = {"G": self.opt_g, "D": self.opt_d}
-        loader = step.trainer.loader
-        self.loader = Loader(loader.images, None, loader.batch_size, loader.seed)
-        self.seed(0)
+        self.images = step.trainer.loader.images
+        self.seed(step.trainer.loader.seed)
         self.noise_shape = step.trainer.generator.noise_shape
 
     def seed(self, noise_seed: int) -> None:
-        """Draw the noise that minigen draws after `minigen.seed(noise_seed)`."""
+        """Take the images in the order of this seed, and draw the noise that minigen draws after `minigen.seed(noise_seed)`."""
+        self.loader = Loader(self.images, None, self.config.batch_size, noise_seed)
         self.rng = np.random.Generator(np.random.PCG64(noise_seed))
 
     def adam(self, params: Iterable[Any]) -> torch.optim.Optimizer:

@@ -16,6 +16,7 @@ import numpy as np
 from minigen.autograd import Op
 from minigen.dispatch import kernel
 from minigen.ops.example import example
+from minigen.ops.piecewise import slopes
 from minigen.ops.shape import reshape
 from minigen.tensor import Tensor
 
@@ -69,7 +70,7 @@ class BiasActGrad(Op):
         return dx.reshape(dy.shape), dbias
 
     def backward(self, ddx, ddb):
-        mask = Tensor(np.where(self.y > 0, 1.0, self.negative_slope).astype(self.y.dtype))
+        mask = Tensor(slopes(self.y, self.negative_slope))
         terms = [] if ddx is None else [ddx]
         if ddb is not None:
             terms.append(reshape(ddb, (-1,) + (1,) * (self.y.ndim - 2)))

@@ -26,7 +26,7 @@ from minigen.ops.arithmetic import square
 from minigen.ops.bias_act import act, by_channel, check_slope, through
 from minigen.ops.elementwise import sqrt
 from minigen.ops.example import example
-from minigen.ops.piecewise import leaky_relu
+from minigen.ops.piecewise import leaky_relu, slopes
 from minigen.ops.shape import reshape
 from minigen.ops.vjp import vjp
 from minigen.tensor import Tensor
@@ -101,7 +101,7 @@ class BatchNormGrad(Op):
 
     def backward(self, *cotangents):
         y = self.saved[0]
-        mask = Tensor(np.where(y > 0, 1.0, self.negative_slope).astype(y.dtype))
+        mask = Tensor(slopes(y, self.negative_slope))
         eps = self.eps
         return vjp(lambda dy, x, w: _batch_norm_gradient(dy * mask, x, w, eps), self.inputs, cotangents, self.needs)
 
