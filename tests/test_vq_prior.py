@@ -63,6 +63,16 @@ def test_what_is_drawn_has_the_probability_it_was_drawn_with(cell):
     np.testing.assert_allclose(counts / 20_000, p, atol=0.012)
 
 
+@pytest.mark.parametrize("num_codes", [1, 2])
+def test_the_smallest_codebooks(num_codes):
+    model = enlarged(num_codes=num_codes)
+    every = np.array(list(itertools.product(range(num_codes), repeat=4))).reshape(-1, 1, 2, 2)
+    np.testing.assert_allclose(np.exp(model.log_prob(every)).sum(), 1, rtol=1e-5)
+    codes, log_p = model.generate(np.random.default_rng(0), 200)
+    assert set(np.unique(codes)) == set(range(num_codes))
+    np.testing.assert_allclose(log_p, model.log_prob(codes), rtol=1e-4, atol=1e-6)
+
+
 def trainer(codes, labels, **options):
     config = VQPrior(num_codes=4, dim=4, quantizer="ema", hidden=16, embedding=4, batch_size=16, lr=2e-2, **options)
     mg.seed(0)

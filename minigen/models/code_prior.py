@@ -22,13 +22,15 @@ Array = np.ndarray[Any, Any]
 class CodePrior(PixelRNN):
     """Codes are integers (N, h, w) in 0 .. num_codes-1; labels (N,), -1 where there is none, or None."""
 
+    _bernoulli = False
+
     def __init__(
         self, grid: Sequence[int], num_codes: int, cell: str = "gru", hidden: int = 256, embedding: int = 32, context: int = 2,
         classes: int = 0,
     ) -> None:  # fmt: skip
         self._features, self._outside = embedding, num_codes
         self.embedding = nn.Embedding(num_codes + 1, embedding)
-        super().__init__((1, *grid), cell, hidden, "pixel", context, max(num_codes, 3), classes)
+        super().__init__((1, *grid), cell, hidden, "pixel", context, num_codes, classes)
 
     def _fed(self, x: Array) -> Array:
         return x

@@ -67,18 +67,20 @@ class PixelRNN:
     """Images are integers (N, c, H, W) in 0 .. levels-1; labels (N,), or None without classes."""
 
     _features = 1  # that a value becomes before it is read
+    _bernoulli = True  # two levels have one logit, that of 1; otherwise one each, like any other number of them
 
     def __init__(
         self, shape: Sequence[int], cell: str = "lstm", hidden: int = 128, by: str = "pixel", context: int = 0,
         levels: int = 2, classes: int = 0,
     ) -> None:  # fmt: skip
         self.shape, self.levels, self.classes = tuple(shape), levels, classes
+        self.binary = levels == 2 and self._bernoulli
         self._reads = reads(shape, by, context)
         self._where = positions(shape, by) if context else np.zeros((len(self._reads), 0), np.float32)
         self.steps, self.values = len(self._reads), int(np.prod(shape))
         self.width = self.values // self.steps  # values predicted in one step: 1, or a row of them
         self.rnn = nn.CELLS[cell](self._reads.shape[1] * self._features + self._where.shape[1] + classes, hidden)
-        self.out = nn.Linear(hidden, self.width * (1 if levels == 2 else levels))
+        self.out = nn.Linear(hidden, self.width * (1 if self.binary else levels))
 
     # --- all steps at once --------------------------------------------------------------------------------------------
 
@@ -92,14 +94,14 @@ class PixelRNN:
     def loss(self, x: Array, labels: Any = None) -> Tensor:
         """-log p(x), in nats for each value: the mean over images and values."""
         logits, target = self.logits(x, labels), self._targets(x)
-        if self.levels == 2:
+        if self.binary:
             return ops.bce_with_logits(logits, Tensor(target.astype(np.float32)))
         return ops.cross_entropy(ops.reshape(logits, (-1, self.levels)), target.reshape(-1))
 
     def log_prob(self, x: Array, labels: Any = None) -> Array:
         """log p(x) of each image, in nats: (N,) float64."""
         with no_grad():
-            found = _log_prob(self.logits(x, labels).data, self._targets(x), self.levels)
+            found = _log_prob(self.logits(x, labels).data, self._targets(x), self.binary)
         return found.sum(axis=(0, 2), dtype=np.float64)  # type: ignore[no-any-return]
 
     # --- one step after another ---------------------------------------------------------------------------------------
@@ -130,9 +132,9 @@ class PixelRNN:
                 if guidance:
                     logits = logits[:n] + guidance * (logits[:n] - logits[n:])
                 if at.start >= known:
-                    drawn[:, at] = _draw(rng, logits, self.levels)
+                    drawn[:, at] = _draw(rng, logits, self.binary)
                     seen[:, at] = self._fed(drawn[:, at])
-                total += _log_prob(logits, drawn[:, at], self.levels).sum(axis=1, dtype=np.float64)
+                total += _log_prob(logits, drawn[:, at], self.binary).sum(axis=1, dtype=np.float64)
         return drawn.reshape(n, *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2), total
 
     # --- layouts ------------------------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ class PixelRNN:
         return self._sequence(x).reshape(len(x), self.steps, self.width).swapaxes(0, 1)
 
     def _unpacked(self, out: Tensor) -> Tensor:
-        return out if self.levels == 2 else ops.reshape(out, (*out.shape[:-1], self.width, self.levels))
+        return out if self.binary else ops.reshape(out, (*out.shape[:-1], self.width, self.levels))
 
 
 def _spread(seen: Array, *more: Array) -> list[Array]:
@@ -189,17 +191,17 @@ def _spread(seen: Array, *more: Array) -> list[Array]:
     return [np.broadcast_to(a, (*seen.shape[:-1], a.shape[-1])) for a in more]
 
 
-def _log_prob(logits: Array, x: Array, levels: int) -> Array:
+def _log_prob(logits: Array, x: Array, binary: bool) -> Array:
     """log p of each value x under its logits, shaped like x."""
-    if levels == 2:
+    if binary:
         return -np.logaddexp(0, np.where(x == 1, -logits, logits))
     top = logits.max(axis=-1)
     chosen = np.take_along_axis(logits, x[..., None], -1)[..., 0]
     return chosen - top - np.log(np.exp(logits - top[..., None]).sum(axis=-1))  # type: ignore[no-any-return]
 
 
-def _draw(rng: np.random.Generator, logits: Array, levels: int) -> Array:
+def _draw(rng: np.random.Generator, logits: Array, binary: bool) -> Array:
     """One value for each set of logits."""
-    if levels == 2:
+    if binary:
         return rng.random(logits.shape) < 0.5 + 0.5 * np.tanh(0.5 * logits)
     return (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1)  # type: ignore[no-any-return]
