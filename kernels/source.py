@@ -10,14 +10,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SCALARS = {"int": "i4", "unsigned": "u4", "unsigned int": "u4", "long long": "i8", "unsigned long long": "u8", "bool": "?",
            "unsigned char": "u1", "float": "f4", "double": "f8"}
+C_NAMES = {code: name for name, code in SCALARS.items()} | {"b1": "unsigned char"}      # what `real` may be
 _INCLUDE = re.compile(r'^#include "([\w.]+)"[^\n]*$', re.MULTILINE)
+_STRUCT = re.compile(r"struct (\w+) \{\s*int ([^;]*);\s*\};")
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)\s*\{')
 
 
 @dataclass(frozen=True)
 class Parameter:
     name: str
-    type: str           # a NumPy type code; "real" is the type that the file is compiled for
+    type: str           # a NumPy type code; "real" is the type that the file is compiled for; "V40" a struct of ten ints
+    of: str             # what the file calls that
     pointer: bool
     constant: bool      # is not written through
 
@@ -40,15 +43,35 @@ def spliced(path, seen=None):
 
 def kernels(text):
     """{name: [Parameter, ...]} of every kernel in a text. ValueError for a type that kernels here do not use."""
-    plain = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
-    return {name: [_parameter(name, p) for p in parameters.split(",") if p.strip()]
+    plain = _expanded(re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL))
+    structs = {name: f"V{4 * sum(map(_length, members.split(',')))}" for name, members in _STRUCT.findall(plain)}
+    known = SCALARS | {"real": "real"} | structs
+    known |= {name: known[of] for of, name in re.findall(r"typedef ([\w ]+) (\w+);", plain)}
+    return {name: [_parameter(name, p, known) for p in parameters.split(",") if p.strip()]
             for name, parameters in _KERNEL.findall(plain)}
 
 
-def _parameter(kernel, text):
+def _expanded(text):
+    """The text with the macros called that define a kernel."""
+    text = text.replace("\\\n", " ")
+    for name, given, body in re.findall(r"^#define (\w+)\(([^)]*)\)(.*__global__.*)$", text, re.MULTILINE):
+        names = [g.strip() for g in given.split(",")]
+        for call in re.findall(rf"^{name}\((.*)\)", text, re.MULTILINE):
+            values = dict(zip(names, [v.strip() for v in call.split(",", len(names) - 1)], strict=True))
+            text += "\n" + re.sub(r"\w+", lambda word, values=values: values.get(word[0], word[0]), body)
+        text = text.replace(body, "", 1)
+    return text
+
+
+def _length(member):
+    """Of `size[6]`: 6; of `n`: 1."""
+    return int(member.partition("[")[2].strip(" ]") or 1)
+
+
+def _parameter(kernel, text, known):
     words = text.replace("__restrict__", " ").replace("*", " * ").split()
     pointer, constant, name = "*" in words, "const" in words, words[-1]
     base = " ".join(w for w in words[:-1] if w not in ("*", "const"))
-    if base != "real" and base not in SCALARS:
+    if base not in known:
         raise ValueError(f"kernel {kernel}: parameter {text.strip()!r} is of a type that launches do not know")
-    return Parameter(name, "real" if base == "real" else SCALARS[base], pointer, constant)
+    return Parameter(name, known[base], base, pointer, constant)

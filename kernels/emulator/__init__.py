@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..source import SCALARS, kernels
+from ..source import C_NAMES, kernels
 
 HERE = Path(__file__).resolve().parent
 EDGE = 256              # bytes before and behind each allocation: also its alignment
@@ -129,9 +129,9 @@ class Memory:
         if hasattr(self, "_edges"):
             _runtime().emulator_freed(self.address)
 
-    def written(self):
-        """Say that the host has filled it."""
-        _runtime().emulator_written(self.address, self.size)
+    def written(self, offset=0, size=None):
+        """Say that the host has filled it, or so many bytes of it."""
+        _runtime().emulator_written(self.address + offset, self.size if size is None else size)
 
     def damaged(self):
         """Whether somebody wrote before its beginning or behind its end."""
@@ -145,7 +145,7 @@ class Library:
 
     def __init__(self, text, real, checked=False, name="kernels"):
         self.parameters, self.checked = kernels(text), checked
-        real = {4: "float", 8: "double"}[np.dtype(real).itemsize]
+        real = C_NAMES[np.dtype(real).str[1:]]
         code = _DYNAMIC.sub(r"\1* \2 = (\1*)emulator_dynamic_shared();", text)
         calls = "\n".join(self._call(kernel, ps) for kernel, ps in self.parameters.items())
         head = f'#include "{HERE / "device.h"}"\n#define real {real}\n#line 1 "{name}.cu"\n'
@@ -158,8 +158,7 @@ class Library:
         self._static = at[0].value or 0, (at[1].value or 0) - (at[0].value or 0)
 
     def _call(self, kernel, parameters):
-        types = {code: name for name, code in SCALARS.items()} | {"real": "real"}
-        given = ", ".join(f"*({types[p.type]}{'*' if p.pointer else ''}*)a[{i}]" for i, p in enumerate(parameters))
+        given = ", ".join(f"*({p.of}{'*' if p.pointer else ''}*)a[{i}]" for i, p in enumerate(parameters))
         head = 'extern "C" __attribute__((no_sanitize_thread))'
         return f"{head} void call_{kernel}(void** a) {{ {kernel}({given}); }}"
 

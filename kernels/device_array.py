@@ -1,0 +1,418 @@
+"""DeviceArray: an array in device memory that NumPy's functions take.
+
+    x = to_device(np.ones((3, 4), np.float32))
+    y = np.tanh(x + 1).sum(axis=0)          three kernels; y is a DeviceArray
+    y.get()                                 a NumPy array
+
+NumPy asks an array that is not its own what `add`, `where` or `concatenate` should do with it (NEP 13 and NEP 18): the
+definitions in `minigen/ops/` therefore run here as they are, each function as one launch of `elementwise.cu`,
+`transcendental.cu` or `reduce.cu`. What is not listed below raises TypeError: nothing is copied to the host in silence.
+
+Views (transposed, sliced, broadcast) cost nothing, as in NumPy; kernels that want dense memory are given a dense copy.
+Arrays have fewer than 2^31 elements and, after neighbouring axes are merged, at most six axes.
+"""
+
+import math
+from itertools import chain
+
+import numpy as np
+
+from . import cuda
+
+AXES, BLOCK = 6, 256
+MOVED = {np.dtype(t): np.dtype(t).name for t in (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)}
+
+
+class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """`memory`, and where in it the elements are: `shape`, `strides` and `offset` in elements, `dtype`."""
+
+    __array_priority__ = 100
+
+    def __init__(self, memory, shape, dtype, strides=None, offset=0):
+        self.memory, self.shape, self.dtype, self.offset = memory, tuple(shape), np.dtype(dtype), offset
+        self.strides = _dense(self.shape) if strides is None else tuple(strides)
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def ndim(self):
+        return len(self.shape)
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self):
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self):
+        return self.size * self.itemsize
+
+    @property
+    def address(self):
+        return self.memory.address + self.offset * self.itemsize
+
+    @property
+    def contiguous(self):
+        return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, _dense(self.shape), strict=True))
+
+    @property
+    def T(self):
+        return self.transpose()
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __repr__(self):
+        return f"DeviceArray({np.array2string(self.get(), prefix='DeviceArray(')}, dtype={self.dtype})"
+
+    # --- to and from the host -----------------------------------------------------------------------------------------
+
+    def get(self):
+        """A NumPy array with the same elements."""
+        host, dense = np.empty(self.shape, self.dtype), dense_copy(self)
+        if host.size:
+            cuda.backend().download(dense.memory, dense.offset * self.itemsize, host)
+        return host
+
+    def item(self):
+        return self.get().item()
+
+    def __bool__(self):
+        return bool(self.item())
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    # --- views --------------------------------------------------------------------------------------------------------
+
+    def _view(self, shape, strides, offset=None):
+        return DeviceArray(self.memory, shape, self.dtype, strides, self.offset if offset is None else offset)
+
+    def reshape(self, *shape):
+        shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        if -1 in shape:
+            known = -math.prod(shape)
+            shape = tuple((self.size // known if known else 0) if n == -1 else n for n in shape)
+        if math.prod(shape) != self.size:
+            raise ValueError(f"cannot reshape {self.shape} into {shape}")
+        return dense_copy(self)._view(shape, _dense(shape))
+
+    def transpose(self, *axes):
+        axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        axes = tuple(range(self.ndim))[::-1] if not axes else tuple(a % self.ndim for a in axes)
+        return self._view([self.shape[a] for a in axes], [self.strides[a] for a in axes])
+
+    def swapaxes(self, a, b):
+        axes = list(range(self.ndim))
+        axes[a], axes[b] = axes[b], axes[a]
+        return self.transpose(axes)
+
+    def __getitem__(self, index):
+        index = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(i, (list, np.ndarray, DeviceArray)) for i in index):
+            raise TypeError("a DeviceArray is indexed with numbers, slices, None and ..; for arrays of indices there is gather")
+        # A view of numbers 0, 1, .. with the same strides is where NumPy itself says what an index selects.
+        like = np.lib.stride_tricks.as_strided(np.empty(0, np.int8), self.shape, self.strides)
+        part = like[index]
+        if not isinstance(part, np.ndarray):
+            part = like[(*index, None)].reshape(())
+        start = part.__array_interface__["data"][0] - like.__array_interface__["data"][0]
+        return self._view(part.shape, part.strides, self.offset + (start if part.size else 0))
+
+    def __setitem__(self, index, value):
+        put(self[index], value)
+
+    def ravel(self):
+        return self.reshape(-1)
+
+    # --- copies -------------------------------------------------------------------------------------------------------
+
+    def astype(self, dtype, copy=True):
+        dtype = np.dtype(dtype)
+        if dtype == self.dtype:
+            return self.copy() if copy else self
+        return _unary("elementwise", f"to_{MOVED[dtype]}", self, dtype)
+
+    def copy(self):
+        made = empty(self.shape, self.dtype)
+        put(made, self)
+        return made
+
+    # --- reductions ---------------------------------------------------------------------------------------------------
+
+    def sum(self, axis=None, dtype=None, out=None, keepdims=False):
+        wanted = dtype or (np.int64 if self.dtype.kind in "biu" else self.dtype)
+        return _reduce("sum", self.astype(wanted, copy=False), axis, keepdims)
+
+    def mean(self, axis=None, dtype=None, out=None, keepdims=False):
+        count = math.prod(self.shape[a] for a in _axes(axis, self.ndim))
+        return self.sum(axis, keepdims=keepdims) * (1.0 / count)
+
+    def max(self, axis=None, out=None, keepdims=False):
+        return _reduce("largest", self, axis, keepdims)
+
+    def min(self, axis=None, out=None, keepdims=False):
+        return _reduce("smallest", self, axis, keepdims)
+
+    def any(self, axis=None, out=None, keepdims=False):
+        return _reduce("largest", self.astype(bool, copy=False), axis, keepdims)
+
+    def all(self, axis=None, out=None, keepdims=False):
+        return _reduce("smallest", self.astype(bool, copy=False), axis, keepdims)
+
+    def argmax(self, axis=None, out=None):
+        return _reduce("position", self, axis, False, 1)
+
+    def argmin(self, axis=None, out=None):
+        return _reduce("position", self, axis, False, -1)
+
+    # --- what NumPy asks ----------------------------------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        if method != "__call__" or options or ufunc.__name__ not in UFUNCS:
+            return NotImplemented
+        result = UFUNCS[ufunc.__name__](*inputs)
+        if out is None:
+            return result
+        put(out[0], result)
+        return out[0]
+
+    def __array_function__(self, function, types, args, kwargs):
+        if function.__name__ not in FUNCTIONS:
+            return NotImplemented
+        return FUNCTIONS[function.__name__](*args, **kwargs)
+
+
+# --- making arrays ----------------------------------------------------------------------------------------------------
+
+def empty(shape, dtype):
+    """Uninitialised: under the emulator, NaN."""
+    dtype = np.dtype(dtype)
+    if dtype not in MOVED:
+        raise TypeError(f"device arrays are {', '.join(MOVED.values())}, not {dtype}")
+    size = math.prod(shape)
+    if size >= 2**31:
+        raise ValueError(f"a device array of shape {tuple(shape)} has 2^31 elements or more")
+    return DeviceArray(cuda.backend().allocate(size * dtype.itemsize), shape, dtype)
+
+
+def full(shape, value, dtype):
+    made = empty(shape, dtype)
+    put(made, value)
+    return made
+
+
+def to_device(host):
+    """A copy in device memory of a NumPy array (or of what np.asarray makes one of)."""
+    host = np.ascontiguousarray(host)
+    made = empty(host.shape, host.dtype)
+    if host.size:
+        cuda.backend().upload(made.memory, 0, host)
+    return made
+
+
+def dense_copy(x):
+    """x itself if its elements lie in order without gaps; otherwise a copy of which that is true."""
+    return x if x.contiguous else x.copy()
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+def _dense(shape):
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def _merged(shape, *operands):
+    """The same elements with fewer axes: an axis is one with the next if every operand's strides say so."""
+    axes = [(n, s) for n, *s in zip(shape, *operands, strict=True) if n != 1]
+    merged = axes[:1]
+    for n, strides in axes[1:]:
+        before, outer = merged[-1]
+        if all(o == n * s for o, s in zip(outer, strides, strict=True)):
+            merged[-1] = before * n, strides
+        else:
+            merged.append((n, strides))
+    return merged
+
+
+def _packed(axes, room, count):
+    """[sizes, strides of each operand], each with `room` entries, filled up in front."""
+    if len(axes) > room:
+        raise ValueError(f"{len(axes)} axes that cannot be merged; kernels take {room}")
+    missing = room - len(axes)
+    return [[1] * missing + [n for n, _ in axes]] + [[0] * missing + [s[k] for _, s in axes] for k in range(count)]
+
+
+def _layout(shape, *operands):
+    """The Layout of layout.cuh for a result of `shape` and operands given by their strides."""
+    packed = _packed(_merged(shape, *operands), AXES, len(operands))
+    return [*chain.from_iterable(packed), *[0] * AXES * (3 - len(operands))]
+
+
+def _spread(x, shape):
+    """The strides of x broadcast to `shape`."""
+    added = len(shape) - x.ndim
+    return (0,) * added + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
+
+
+# --- elementwise ------------------------------------------------------------------------------------------------------
+
+def _launch(stem, kernel, dtype, n, arguments):
+    cuda.launch(stem, kernel, dtype, -(-n // BLOCK), BLOCK, arguments)
+
+
+def _real(dtype):
+    """What `real` is for elements of this kind: truth values are bytes."""
+    return np.dtype(np.uint8) if dtype == np.bool_ else dtype
+
+
+def _origin(x):
+    """An array whose address is that of x's first element, whatever its strides: launches want dense arrays."""
+    return DeviceArray(x.memory, (1,), x.dtype, (1,), x.offset)
+
+
+def _unary(stem, kernel, x, dtype=None):
+    y = empty(x.shape, dtype or x.dtype)
+    _launch(stem, kernel, _real(x.dtype), y.size, [_origin(x), y, _layout(y.shape, _spread(x, y.shape)), y.size])
+    return y
+
+
+def _common(*xs):
+    """Operands of one dtype: device arrays, and numbers. A plain number takes the dtype of the arrays (NEP 50)."""
+    xs = [to_device(x) if isinstance(x, np.ndarray) and x.ndim else x.item() if isinstance(x, np.ndarray) else x for x in xs]
+    dtype = np.result_type(*[np.empty(0, x.dtype) if isinstance(x, DeviceArray) else x for x in xs])
+    return [x.astype(dtype, copy=False) if isinstance(x, DeviceArray) else x for x in xs], dtype
+
+
+def _operand(x, shape):
+    """(array or None, number, strides)."""
+    if isinstance(x, DeviceArray):
+        return _origin(x), 0, _spread(x, shape)
+    return None, x, (0,) * len(shape)
+
+
+def _binary(stem, kernel, a, b, result=None, swap=False):
+    (a, b), dtype = _common(*((b, a) if swap else (a, b)))
+    if dtype.kind in "biu" and stem == "transcendental":
+        dtype = np.dtype(np.float64)
+        a, b = (x.astype(dtype) if isinstance(x, DeviceArray) else x for x in (a, b))
+    shape = np.broadcast_shapes(*(x.shape for x in (a, b) if isinstance(x, DeviceArray)))
+    y = empty(shape, result or dtype)
+    (pa, na, sa), (pb, nb, sb) = _operand(a, shape), _operand(b, shape)
+    _launch(stem, kernel, _real(dtype), y.size, [pa, pb, na, nb, y, _layout(shape, sa, sb), y.size])
+    return y
+
+
+def put(y, value):
+    """Write an array or a number into y, which may be any view."""
+    if isinstance(value, np.ndarray):
+        value = to_device(value) if value.ndim else value.item()
+    if isinstance(value, DeviceArray):
+        value = value.astype(y.dtype, copy=False)
+        if value.memory is y.memory and value.offset != y.offset:
+            value = value.copy()        # they may overlap
+    source, number, strides = _operand(value, y.shape)
+    zeros = (0,) * y.ndim
+    layout = _layout(y.shape, strides, zeros, y.strides)
+    _launch("elementwise", "put", _real(y.dtype), y.size, [source, number, _origin(y), layout, y.size])
+
+
+def where(held, a, b):
+    (a, b), dtype = _common(a, b)
+    held = held if isinstance(held, DeviceArray) else to_device(np.asarray(held))
+    held = held.astype(bool, copy=False)
+    shape = np.broadcast_shapes(held.shape, *(x.shape for x in (a, b) if isinstance(x, DeviceArray)))
+    y = empty(shape, dtype)
+    (pa, na, sa), (pb, nb, sb) = _operand(a, shape), _operand(b, shape)
+    layout = _layout(shape, _spread(held, shape), sa, sb)
+    _launch("elementwise", "where", _real(dtype), y.size, [_origin(held), pa, pb, na, nb, y, layout, y.size])
+    return y
+
+
+# --- reductions -------------------------------------------------------------------------------------------------------
+
+def _axes(axis, ndim):
+    axis = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    return tuple(a % ndim for a in axis)
+
+
+def _reduce(kernel, x, axis, keepdims, sign=None):
+    over = _axes(axis, x.ndim)
+    kept = tuple(a for a in range(x.ndim) if a not in over)
+    y = empty([x.shape[a] for a in kept], np.int64 if sign else x.dtype)
+    count = math.prod(x.shape[a] for a in over)
+    if count == 0:
+        if kernel != "sum":
+            raise ValueError("the largest or smallest of no elements")
+        put(y, 0)
+    elif y.size:
+        parts = [_merged([x.shape[a] for a in axes], [x.strides[a] for a in axes]) for axes in (kept, over)]
+        if any(len(p) > 3 for p in parts):
+            return _reduce(kernel, dense_copy(x.transpose(kept + over)), tuple(range(len(kept), x.ndim)), False, sign)
+        outer, inner = (_packed(p, 3, 1) for p in parts)
+        layout = outer[0] + inner[0] + outer[1] + inner[1] + [0] * 2 * AXES
+        cuda.launch("reduce", kernel, _real(x.dtype), y.size, 128, [_origin(x), y, *([sign] if sign else []), layout, count])
+    return y.reshape(tuple(1 if a in over else n for a, n in enumerate(x.shape))) if keepdims else y
+
+
+# --- NumPy's names ----------------------------------------------------------------------------------------------------
+
+def _of(stem, kernel, result=None, swap=False):
+    return lambda a, b: _binary(stem, kernel, a, b, result, swap)
+
+
+def _at(stem, kernel, result=None):
+    return lambda x: _unary(stem, kernel, x, result)
+
+
+def _power(a, b):
+    return a * a if isinstance(b, int) and b == 2 else _binary("transcendental", "power", a, b)
+
+
+UFUNCS = {name: _of("elementwise", name) for name in ("add", "subtract", "multiply", "maximum", "minimum")}
+UFUNCS |= {name: _of("elementwise", name, np.bool_) for name in ("less", "less_equal", "equal", "not_equal")}
+UFUNCS |= {name: _of("elementwise", name, np.bool_) for name in ("bitwise_and", "bitwise_or")}
+UFUNCS |= {f"greater{equal}": _of("elementwise", f"less{equal}", np.bool_, True) for equal in ("", "_equal")}
+UFUNCS |= {"divide": _of("transcendental", "divide"), "power": _power, "square": lambda x: x * x}
+UFUNCS |= {name: _at("elementwise", name) for name in ("negative", "absolute", "sign")}
+UFUNCS |= {"invert": _at("elementwise", "invert", np.bool_)}
+UFUNCS |= {name: _at("transcendental", f"{name}_") for name in ("exp", "log", "log1p", "sqrt", "tanh")}
+UFUNCS |= {name: _at("transcendental", f"{name}_", np.bool_) for name in ("isnan", "isfinite")}
+
+
+def concatenate(parts, axis=0):
+    shape = list(parts[0].shape)
+    shape[axis] = sum(p.shape[axis] for p in parts)
+    y, start = empty(shape, np.result_type(*[p.dtype for p in parts])), 0
+    for part in parts:
+        put(y[(slice(None),) * (axis % len(shape)) + (slice(start, start + part.shape[axis]),)], part)
+        start += part.shape[axis]
+    return y
+
+
+def clip(x, low=None, high=None):
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+FUNCTIONS = {
+    "where": where, "concatenate": concatenate, "clip": clip,
+    "argmax": DeviceArray.argmax, "argmin": DeviceArray.argmin, "sum": DeviceArray.sum, "mean": DeviceArray.mean,
+    "zeros_like": lambda x, dtype=None, shape=None: full(x.shape if shape is None else shape, 0, dtype or x.dtype),
+    "ones_like": lambda x, dtype=None, shape=None: full(x.shape if shape is None else shape, 1, dtype or x.dtype),
+    "empty_like": lambda x, dtype=None, shape=None: empty(x.shape if shape is None else shape, dtype or x.dtype),
+    "ascontiguousarray": dense_copy,
+    "broadcast_to": lambda x, shape: x._view(tuple(shape), _spread(x, tuple(shape))),
+    "swapaxes": DeviceArray.swapaxes, "reshape": DeviceArray.reshape, "transpose": DeviceArray.transpose,
+    "shape": lambda x: x.shape,
+}
