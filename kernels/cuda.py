@@ -1,8 +1,8 @@
 """The device layer: allocate, copy, launch. Two back ends do it, CuPy on a GPU and the emulator on any computer.
 
-    launch("elementwise", "add", np.float32, grid, block, [a, b, y, np.int32(n)])
+    launch("arithmetic", "add", np.float32, grid, block, [a, b, y, np.int32(n)])
 
-finds `elementwise.cu`, compiles it once for each type of `real`, checks the arguments and runs the kernel. A launch by itself
+finds `arithmetic.cu`, compiles it once for each type of `real`, checks the arguments and runs the kernel. A launch by itself
 checks nothing, neither in CUDA nor in CuPy: the wrong type, a view with gaps or a missing argument would be read as it comes.
 
 MINIGEN_CUDA=emulated chooses the emulator (`emulator/`); MINIGEN_CUDA_CHECKED=1 its checked build, MINIGEN_CUDA_SEED another

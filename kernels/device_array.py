@@ -5,21 +5,20 @@
     y.get()                                 a NumPy array
 
 NumPy asks an array that is not its own what `add`, `where` or `concatenate` should do with it (NEP 13 and NEP 18): the
-definitions in `minigen/ops/` therefore run here as they are, each function as one launch of `elementwise.cu`,
-`transcendental.cu` or `reduce.cu`. What is not listed below raises TypeError: nothing is copied to the host in silence.
+definitions in `minigen/ops/` therefore run here as they are, each function as one launch of `arithmetic.cu`, `elementwise.cu`
+or `reduce.cu`. What `device_functions.py` does not list raises TypeError: nothing is copied to the host in silence.
 
 Views (transposed, sliced, broadcast) cost nothing, as in NumPy; kernels that want dense memory are given a dense copy.
 Arrays have fewer than 2^31 elements and, after neighbouring axes are merged, at most six axes.
 """
 
 import math
-from itertools import chain
 
 import numpy as np
 
-from . import cuda
+from . import cuda, layout
 
-AXES, BLOCK = 6, 256
+BLOCK = 256
 MOVED = {np.dtype(t): np.dtype(t).name for t in (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)}
 
 
@@ -30,7 +29,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(self, memory, shape, dtype, strides=None, offset=0):
         self.memory, self.shape, self.dtype, self.offset = memory, tuple(shape), np.dtype(dtype), offset
-        self.strides = _dense(self.shape) if strides is None else tuple(strides)
+        self.strides = layout.dense(self.shape) if strides is None else tuple(strides)
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
@@ -56,7 +55,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def contiguous(self):
-        return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, _dense(self.shape), strict=True))
+        return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, layout.dense(self.shape), strict=True))
 
     @property
     def T(self):
@@ -101,7 +100,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             shape = tuple((self.size // known if known else 0) if n == -1 else n for n in shape)
         if math.prod(shape) != self.size:
             raise ValueError(f"cannot reshape {self.shape} into {shape}")
-        return dense_copy(self)._view(shape, _dense(shape))
+        return dense_copy(self)._view(shape, layout.dense(shape))
 
     def transpose(self, *axes):
         axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
@@ -137,7 +136,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         dtype = np.dtype(dtype)
         if dtype == self.dtype:
             return self.copy() if copy else self
-        return _unary("elementwise", f"to_{MOVED[dtype]}", self, dtype)
+        return unary("arithmetic", f"to_{MOVED[dtype]}", self, dtype)
 
     def copy(self):
         made = empty(self.shape, self.dtype)
@@ -148,33 +147,35 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def sum(self, axis=None, dtype=None, out=None, keepdims=False):
         wanted = dtype or (np.int64 if self.dtype.kind in "biu" else self.dtype)
-        return _reduce("sum", self.astype(wanted, copy=False), axis, keepdims)
+        return reduce("sum", self.astype(wanted, copy=False), axis, keepdims)
 
     def mean(self, axis=None, dtype=None, out=None, keepdims=False):
-        count = math.prod(self.shape[a] for a in _axes(axis, self.ndim))
+        count = math.prod(self.shape[a] for a in axes(axis, self.ndim))
         return self.sum(axis, keepdims=keepdims) * (1.0 / count)
 
     def max(self, axis=None, out=None, keepdims=False):
-        return _reduce("largest", self, axis, keepdims)
+        return reduce("largest", self, axis, keepdims)
 
     def min(self, axis=None, out=None, keepdims=False):
-        return _reduce("smallest", self, axis, keepdims)
+        return reduce("smallest", self, axis, keepdims)
 
     def any(self, axis=None, out=None, keepdims=False):
-        return _reduce("largest", self.astype(bool, copy=False), axis, keepdims)
+        return reduce("largest", self.astype(bool, copy=False), axis, keepdims)
 
     def all(self, axis=None, out=None, keepdims=False):
-        return _reduce("smallest", self.astype(bool, copy=False), axis, keepdims)
+        return reduce("smallest", self.astype(bool, copy=False), axis, keepdims)
 
     def argmax(self, axis=None, out=None):
-        return _reduce("position", self, axis, False, 1)
+        return reduce("position", self, axis, False, 1)
 
     def argmin(self, axis=None, out=None):
-        return _reduce("position", self, axis, False, -1)
+        return reduce("position", self, axis, False, -1)
 
     # --- what NumPy asks ----------------------------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        from .device_functions import UFUNCS
+
         if method != "__call__" or options or ufunc.__name__ not in UFUNCS:
             return NotImplemented
         result = UFUNCS[ufunc.__name__](*inputs)
@@ -184,6 +185,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return out[0]
 
     def __array_function__(self, function, types, args, kwargs):
+        from .device_functions import FUNCTIONS
+
         if function.__name__ not in FUNCTIONS:
             return NotImplemented
         return FUNCTIONS[function.__name__](*args, **kwargs)
@@ -222,94 +225,51 @@ def dense_copy(x):
     return x if x.contiguous else x.copy()
 
 
-# --- layouts ----------------------------------------------------------------------------------------------------------
-
-def _dense(shape):
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
-
-
-def _merged(shape, *operands):
-    """The same elements with fewer axes: an axis is one with the next if every operand's strides say so."""
-    axes = [(n, s) for n, *s in zip(shape, *operands, strict=True) if n != 1]
-    merged = axes[:1]
-    for n, strides in axes[1:]:
-        before, outer = merged[-1]
-        if all(o == n * s for o, s in zip(outer, strides, strict=True)):
-            merged[-1] = before * n, strides
-        else:
-            merged.append((n, strides))
-    return merged
-
-
-def _packed(axes, room, count):
-    """[sizes, strides of each operand], each with `room` entries, filled up in front."""
-    if len(axes) > room:
-        raise ValueError(f"{len(axes)} axes that cannot be merged; kernels take {room}")
-    missing = room - len(axes)
-    return [[1] * missing + [n for n, _ in axes]] + [[0] * missing + [s[k] for _, s in axes] for k in range(count)]
-
-
-def _layout(shape, *operands):
-    """The Layout of layout.cuh for a result of `shape` and operands given by their strides."""
-    packed = _packed(_merged(shape, *operands), AXES, len(operands))
-    return [*chain.from_iterable(packed), *[0] * AXES * (3 - len(operands))]
-
-
-def _spread(x, shape):
-    """The strides of x broadcast to `shape`."""
-    added = len(shape) - x.ndim
-    return (0,) * added + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True))
-
-
 # --- elementwise ------------------------------------------------------------------------------------------------------
 
-def _launch(stem, kernel, dtype, n, arguments):
+def launch(stem, kernel, dtype, n, arguments):
     cuda.launch(stem, kernel, dtype, -(-n // BLOCK), BLOCK, arguments)
 
 
-def _real(dtype):
+def real(dtype):
     """What `real` is for elements of this kind: truth values are bytes."""
     return np.dtype(np.uint8) if dtype == np.bool_ else dtype
 
 
-def _origin(x):
+def origin(x):
     """An array whose address is that of x's first element, whatever its strides: launches want dense arrays."""
     return DeviceArray(x.memory, (1,), x.dtype, (1,), x.offset)
 
 
-def _unary(stem, kernel, x, dtype=None):
+def unary(stem, kernel, x, dtype=None):
     y = empty(x.shape, dtype or x.dtype)
-    _launch(stem, kernel, _real(x.dtype), y.size, [_origin(x), y, _layout(y.shape, _spread(x, y.shape)), y.size])
+    launch(stem, kernel, real(x.dtype), y.size, [origin(x), y, layout.layout(y.shape, layout.spread(x, y.shape)), y.size])
     return y
 
 
-def _common(*xs):
+def common(*xs):
     """Operands of one dtype: device arrays, and numbers. A plain number takes the dtype of the arrays (NEP 50)."""
     xs = [to_device(x) if isinstance(x, np.ndarray) and x.ndim else x.item() if isinstance(x, np.ndarray) else x for x in xs]
     dtype = np.result_type(*[np.empty(0, x.dtype) if isinstance(x, DeviceArray) else x for x in xs])
     return [x.astype(dtype, copy=False) if isinstance(x, DeviceArray) else x for x in xs], dtype
 
 
-def _operand(x, shape):
+def operand(x, shape):
     """(array or None, number, strides)."""
     if isinstance(x, DeviceArray):
-        return _origin(x), 0, _spread(x, shape)
+        return origin(x), 0, layout.spread(x, shape)
     return None, x, (0,) * len(shape)
 
 
-def _binary(stem, kernel, a, b, result=None, swap=False):
-    (a, b), dtype = _common(*((b, a) if swap else (a, b)))
-    if dtype.kind in "biu" and stem == "transcendental":
+def binary(stem, kernel, a, b, result=None, swap=False):
+    (a, b), dtype = common(*((b, a) if swap else (a, b)))
+    if dtype.kind in "biu" and stem == "elementwise":
         dtype = np.dtype(np.float64)
         a, b = (x.astype(dtype) if isinstance(x, DeviceArray) else x for x in (a, b))
     shape = np.broadcast_shapes(*(x.shape for x in (a, b) if isinstance(x, DeviceArray)))
     y = empty(shape, result or dtype)
-    (pa, na, sa), (pb, nb, sb) = _operand(a, shape), _operand(b, shape)
-    _launch(stem, kernel, _real(dtype), y.size, [pa, pb, na, nb, y, _layout(shape, sa, sb), y.size])
+    (pa, na, sa), (pb, nb, sb) = operand(a, shape), operand(b, shape)
+    launch(stem, kernel, real(dtype), y.size, [pa, pb, na, nb, y, layout.layout(shape, sa, sb), y.size])
     return y
 
 
@@ -321,33 +281,21 @@ def put(y, value):
         value = value.astype(y.dtype, copy=False)
         if value.memory is y.memory and value.offset != y.offset:
             value = value.copy()        # they may overlap
-    source, number, strides = _operand(value, y.shape)
+    source, number, strides = operand(value, y.shape)
     zeros = (0,) * y.ndim
-    layout = _layout(y.shape, strides, zeros, y.strides)
-    _launch("elementwise", "put", _real(y.dtype), y.size, [source, number, _origin(y), layout, y.size])
-
-
-def where(held, a, b):
-    (a, b), dtype = _common(a, b)
-    held = held if isinstance(held, DeviceArray) else to_device(np.asarray(held))
-    held = held.astype(bool, copy=False)
-    shape = np.broadcast_shapes(held.shape, *(x.shape for x in (a, b) if isinstance(x, DeviceArray)))
-    y = empty(shape, dtype)
-    (pa, na, sa), (pb, nb, sb) = _operand(a, shape), _operand(b, shape)
-    layout = _layout(shape, _spread(held, shape), sa, sb)
-    _launch("elementwise", "where", _real(dtype), y.size, [_origin(held), pa, pb, na, nb, y, layout, y.size])
-    return y
+    at = layout.layout(y.shape, strides, zeros, y.strides)
+    launch("arithmetic", "put", real(y.dtype), y.size, [source, number, origin(y), at, y.size])
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------
 
-def _axes(axis, ndim):
+def axes(axis, ndim):
     axis = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
     return tuple(a % ndim for a in axis)
 
 
-def _reduce(kernel, x, axis, keepdims, sign=None):
-    over = _axes(axis, x.ndim)
+def reduce(kernel, x, axis, keepdims, sign=None):
+    over = axes(axis, x.ndim)
     kept = tuple(a for a in range(x.ndim) if a not in over)
     y = empty([x.shape[a] for a in kept], np.int64 if sign else x.dtype)
     count = math.prod(x.shape[a] for a in over)
@@ -356,63 +304,10 @@ def _reduce(kernel, x, axis, keepdims, sign=None):
             raise ValueError("the largest or smallest of no elements")
         put(y, 0)
     elif y.size:
-        parts = [_merged([x.shape[a] for a in axes], [x.strides[a] for a in axes]) for axes in (kept, over)]
+        parts = [layout.merged([x.shape[a] for a in axes], [x.strides[a] for a in axes]) for axes in (kept, over)]
         if any(len(p) > 3 for p in parts):
-            return _reduce(kernel, dense_copy(x.transpose(kept + over)), tuple(range(len(kept), x.ndim)), False, sign)
-        outer, inner = (_packed(p, 3, 1) for p in parts)
-        layout = outer[0] + inner[0] + outer[1] + inner[1] + [0] * 2 * AXES
-        cuda.launch("reduce", kernel, _real(x.dtype), y.size, 128, [_origin(x), y, *([sign] if sign else []), layout, count])
+            return reduce(kernel, dense_copy(x.transpose(kept + over)), tuple(range(len(kept), x.ndim)), False, sign)
+        outer, inner = (layout.packed(p, 3, 1) for p in parts)
+        at = outer[0] + inner[0] + outer[1] + inner[1] + [0] * 2 * layout.AXES
+        cuda.launch("reduce", kernel, real(x.dtype), y.size, 128, [origin(x), y, *([sign] if sign else []), at, count])
     return y.reshape(tuple(1 if a in over else n for a, n in enumerate(x.shape))) if keepdims else y
-
-
-# --- NumPy's names ----------------------------------------------------------------------------------------------------
-
-def _of(stem, kernel, result=None, swap=False):
-    return lambda a, b: _binary(stem, kernel, a, b, result, swap)
-
-
-def _at(stem, kernel, result=None):
-    return lambda x: _unary(stem, kernel, x, result)
-
-
-def _power(a, b):
-    return a * a if isinstance(b, int) and b == 2 else _binary("transcendental", "power", a, b)
-
-
-UFUNCS = {name: _of("elementwise", name) for name in ("add", "subtract", "multiply", "maximum", "minimum")}
-UFUNCS |= {name: _of("elementwise", name, np.bool_) for name in ("less", "less_equal", "equal", "not_equal")}
-UFUNCS |= {name: _of("elementwise", name, np.bool_) for name in ("bitwise_and", "bitwise_or")}
-UFUNCS |= {f"greater{equal}": _of("elementwise", f"less{equal}", np.bool_, True) for equal in ("", "_equal")}
-UFUNCS |= {"divide": _of("transcendental", "divide"), "power": _power, "square": lambda x: x * x}
-UFUNCS |= {name: _at("elementwise", name) for name in ("negative", "absolute", "sign")}
-UFUNCS |= {"invert": _at("elementwise", "invert", np.bool_)}
-UFUNCS |= {name: _at("transcendental", f"{name}_") for name in ("exp", "log", "log1p", "sqrt", "tanh")}
-UFUNCS |= {name: _at("transcendental", f"{name}_", np.bool_) for name in ("isnan", "isfinite")}
-
-
-def concatenate(parts, axis=0):
-    shape = list(parts[0].shape)
-    shape[axis] = sum(p.shape[axis] for p in parts)
-    y, start = empty(shape, np.result_type(*[p.dtype for p in parts])), 0
-    for part in parts:
-        put(y[(slice(None),) * (axis % len(shape)) + (slice(start, start + part.shape[axis]),)], part)
-        start += part.shape[axis]
-    return y
-
-
-def clip(x, low=None, high=None):
-    x = x if low is None else np.maximum(x, low)
-    return x if high is None else np.minimum(x, high)
-
-
-FUNCTIONS = {
-    "where": where, "concatenate": concatenate, "clip": clip,
-    "argmax": DeviceArray.argmax, "argmin": DeviceArray.argmin, "sum": DeviceArray.sum, "mean": DeviceArray.mean,
-    "zeros_like": lambda x, dtype=None, shape=None: full(x.shape if shape is None else shape, 0, dtype or x.dtype),
-    "ones_like": lambda x, dtype=None, shape=None: full(x.shape if shape is None else shape, 1, dtype or x.dtype),
-    "empty_like": lambda x, dtype=None, shape=None: empty(x.shape if shape is None else shape, dtype or x.dtype),
-    "ascontiguousarray": dense_copy,
-    "broadcast_to": lambda x, shape: x._view(tuple(shape), _spread(x, tuple(shape))),
-    "swapaxes": DeviceArray.swapaxes, "reshape": DeviceArray.reshape, "transpose": DeviceArray.transpose,
-    "shape": lambda x: x.shape,
-}

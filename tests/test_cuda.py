@@ -21,13 +21,13 @@ def emulated():
 
 
 def fill(y, value=1.0, n=None, grid=1, block=32, real=np.float32, kernel="put", extra=()):
-    """One launch of elementwise.cu's `put`."""
+    """One launch of arithmetic.cu's `put`."""
     n = y.size if n is None else n
-    cuda.launch("elementwise", kernel, real, grid, block, [None, value, y, [1] * 5 + [9] + [0] * 17 + [1], n, *extra])
+    cuda.launch("arithmetic", kernel, real, grid, block, [None, value, y, [1] * 5 + [9] + [0] * 17 + [1], n, *extra])
 
 
 def launch_put(y, layout):
-    cuda.launch("elementwise", "put", np.float32, 1, 1, [None, 1, y, layout, y.size])
+    cuda.launch("arithmetic", "put", np.float32, 1, 1, [None, 1, y, layout, y.size])
 
 
 def test_a_launch_runs_and_numbers_are_converted():
@@ -49,7 +49,7 @@ def test_a_grid_without_blocks_does_nothing():
         (lambda y: fill(np.zeros(8, np.float32)), TypeError, "y must be a device array, not ndarray"),
         (lambda y: fill(empty((8, 2), np.float32)[:, 0]), ValueError, "y is a view with gaps"),
         (lambda y: fill(y, extra=(1,)), TypeError, "put takes 5 arguments, not 6"),
-        (lambda y: fill(y, kernel="puts"), ValueError, "elementwise.cu has no kernel puts"),
+        (lambda y: fill(y, kernel="puts"), ValueError, "arithmetic.cu has no kernel puts"),
         (lambda y: fill(y, block=2048), ValueError, "larger than a GPU takes"),
         (lambda y: fill(y, grid=(1, 70000)), ValueError, "larger than a GPU takes"),
         (lambda y: fill(y, n=2**31), ValueError, "n = 2147483648 does not fit into int32"),
@@ -70,7 +70,7 @@ def test_a_kernel_that_writes_outside_is_found_without_the_checked_build():
 def test_and_named_with_it():
     with cuda.using(cuda.Emulated(checked=True)):
         y = empty((8,), np.float32)
-        with pytest.raises(emulator.KernelFault, match=r"put: elementwise.cu:\d+: thread 8 of block 0 writes 4 bytes outside"):
+        with pytest.raises(emulator.KernelFault, match=r"put: arithmetic.cu:\d+: thread 8 of block 0 writes 4 bytes outside"):
             fill(y, n=9)
 
 
