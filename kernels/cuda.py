@@ -36,6 +36,9 @@ class Emulated:
     def __init__(self, checked=False, seed=0):
         self.checked, self.seed = checked, seed
 
+    def describe(self):
+        return f"this computer, emulated{', every access to memory watched' if self.checked else ''}"
+
     def allocate(self, size):
         return emulator.Memory(size)
 
@@ -68,6 +71,10 @@ class CuPy:
         import cupy
 
         self.cupy = cupy
+
+    def describe(self):
+        device = self.cupy.cuda.Device()
+        return f"{self.cupy.cuda.runtime.getDeviceProperties(device.id)['name'].decode()}, through CuPy {self.cupy.__version__}"
 
     def allocate(self, size):
         return _DeviceMemory(self.cupy.cuda.alloc(max(size, 1)), size)

@@ -213,7 +213,7 @@ def full(shape, value, dtype):
 
 def to_device(host):
     """A copy in device memory of a NumPy array (or of what np.asarray makes one of)."""
-    host = np.ascontiguousarray(host)
+    host = np.asarray(host, order="C")
     made = empty(host.shape, host.dtype)
     if host.size:
         cuda.backend().upload(made.memory, 0, host)

@@ -1,8 +1,15 @@
-"""Where arrays live: "cpu", and what is missing for "cuda"."""
+"""Where arrays live: "cpu" for NumPy's, "cuda" for those of `kernels/device_array.py`, and how they get there.
+
+`MINIGEN_CUDA=emulated` lets "cuda" be this computer: see `kernels/emulator/`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+from typing import Any
+
+import numpy as np
 
 from minigen.errors import UserError
 
@@ -10,12 +17,21 @@ DEVICES = ("cpu", "cuda")
 
 
 def cuda_status() -> str:
-    """One line: why a GPU cannot be used here."""
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed"
+    """One line: what runs CUDA kernels here, or why nothing can."""
+    if "MINIGEN_CUDA" not in os.environ and importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed ({_emulator()})"
     from minigen.kernels import cuda
 
-    return cuda.status()
+    try:
+        return f"kernels run on {cuda.backend().describe()}"
+    except cuda.DeviceError as e:
+        return f"{e} ({_emulator()})"
+
+
+def _emulator() -> str:
+    from minigen.kernels import emulator
+
+    return emulator.missing() or "MINIGEN_CUDA=emulated runs the kernels on this computer, slowly"
 
 
 def require(device: str) -> None:
@@ -23,4 +39,26 @@ def require(device: str) -> None:
     if device not in DEVICES:
         raise UserError(f"no device {device!r}; choose from {', '.join(DEVICES)}")
     if device == "cuda":
-        raise UserError(f"cannot use --device cuda: {cuda_status()}; use --device cpu")
+        from minigen.kernels import cuda
+
+        try:
+            cuda.backend()
+        except cuda.DeviceError as e:
+            raise UserError(f"cannot use --device cuda: {e}; use --device cpu") from None
+
+
+def to_host(array: Any) -> Any:
+    """The array itself if NumPy owns it; otherwise a copy that it does."""
+    return array if isinstance(array, (np.ndarray, np.generic)) else array.get()
+
+
+def to_device(array: Any, device: str) -> Any:
+    """The array on `device`: itself, if it is there. Raises UserError if there is no such device."""
+    require(device)
+    if device == "cpu":
+        return to_host(array)
+    if not isinstance(array, np.ndarray):
+        return array
+    from minigen.kernels.device_array import to_device
+
+    return to_device(array)

@@ -42,13 +42,13 @@ class GradcheckError(AssertionError):
     """A gradient disagrees with finite differences."""
 
 
-def gradcheck(f: Callable[..., Any], *inputs: Any, order: int = 2, seed: int = 0) -> list[Finding]:
+def gradcheck(f: Callable[..., Any], *inputs: Any, order: int = 2, seed: int = 0, device: str = "cpu") -> list[Finding]:
     """Check the gradients of f(*inputs) -> Tensor or tuple of Tensors up to `order`.
 
     Inputs (Tensors or arrays) are taken in float64. Returns the worst Finding of each order; raises GradcheckError that
     names the entry if one exceeds 1e-6 of the largest entry of its gradient.
     """
-    findings = measure(f, *inputs, order=order, seed=seed)
+    findings = measure(f, *inputs, order=order, seed=seed, device=device)
     for finding in findings:
         if not finding.ok:
             raise GradcheckError(
@@ -58,8 +58,10 @@ def gradcheck(f: Callable[..., Any], *inputs: Any, order: int = 2, seed: int = 0
     return findings
 
 
-def measure(f: Callable[..., Any], *inputs: Any, order: int = 2, seed: int = 0) -> list[Finding]:
-    """As `gradcheck`, but returns the findings without judging them."""
+def measure(f: Callable[..., Any], *inputs: Any, order: int = 2, seed: int = 0, device: str = "cpu") -> list[Finding]:
+    """As `gradcheck`, but returns the findings without judging them. f is called with Tensors on `device`."""
+    if device != "cpu":
+        f = _on(device, f)
     rng = np.random.default_rng([seed, 1])  # not the caller's stream: a cotangent equal to the input would hide errors
     arrays = [_float64(x) for x in inputs]
     findings = []
@@ -79,6 +81,11 @@ def measure(f: Callable[..., Any], *inputs: Any, order: int = 2, seed: int = 0) 
 def _float64(x: Any) -> Any:
     x = x._data if isinstance(x, Tensor) else np.asarray(x)
     return x if x.dtype == np.float64 else x.astype(np.float64)
+
+
+def _on(device: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    """f, computed on a device for Tensors of the CPU."""
+    return lambda *xs: tuple(y.to("cpu") for y in _tuple(f(*[x.to(device) for x in xs])))
 
 
 def _tuple(y: Any) -> tuple[Any, ...]:

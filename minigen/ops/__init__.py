@@ -16,7 +16,7 @@ from minigen.ops.norm import batch_norm, layer_norm
 from minigen.ops.piecewise import abs, clip, leaky_relu, maximum, minimum, relu, where
 from minigen.ops.reduce import argmax, argmin, logsumexp, max, mean, sum, var
 from minigen.ops.rnn import rnn
-from minigen.ops.shape import concatenate, getitem, pad, permute, reshape, stack, transpose
+from minigen.ops.shape import concatenate, getitem, pad, permute, reshape, stack, to, transpose
 from minigen.ops.softmax import log_softmax, softmax
 from minigen.ops.spectral_norm import spectral_norm
 from minigen.ops.vq import nearest_code, rotate_as, rotation_trick, straight_through
@@ -33,7 +33,7 @@ __all__ = [
     "leaky_relu", "linear", "log", "log_softmax", "logsumexp", "lstm", "matmul", "max", "maximum", "mean", "minimum",
     "mse", "mul", "nearest_code", "neg", "pad", "permute", "power", "relu", "reshape", "rnn", "rotate_as",
     "rotation_trick", "scatter_add", "sigmoid", "softmax", "softplus", "spectral_norm", "sqrt", "square", "stack",
-    "straight_through", "sub", "sum", "tanh", "transpose", "var", "where",
+    "straight_through", "sub", "sum", "tanh", "to", "transpose", "var", "where",
 ]  # fmt: skip
 
 

@@ -90,7 +90,7 @@ class Clip(Op):
 
     def backward(self, d):
         x = self.inputs[0]._data
-        inside = np.ones(x.shape, dtype=bool)
+        inside = np.ones_like(x, dtype=bool)
         if self.low is not None:
             inside &= x >= self.low
         if self.high is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigen.autograd import Op
+from minigen.device import to_device
 from minigen.ops.example import example
 from minigen.tensor import Tensor
 
@@ -81,6 +82,23 @@ class PutItem(Op):
 
     def backward(self, dx):
         return (GetItem(self.index)(dx),)
+
+
+class To(Op):
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def forward(self, x):
+        self.came_from = "cpu" if isinstance(x, np.ndarray) else "cuda"
+        return to_device(x, self.device)
+
+    def backward(self, dy):
+        return (to(dy, self.came_from),)
+
+
+def to(x: Tensor, device: str) -> Tensor:
+    """The same elements in the memory of "cpu" or "cuda"."""
+    return x if x.device == device else To(device)(x)
 
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -49,6 +49,8 @@ def train(config: BaseRecipe, say: Callable[[str], None] = print) -> Path:
     Raises UserError for bad input and for losses that stop being numbers; the last checkpoint stays valid.
     """
     require(config.device)
+    if config.device != "cpu":
+        raise UserError("recipes train on the CPU: not all of their kernels have a CUDA version yet (kernels/README.md)")
     if config.resume and config.out is None:
         raise UserError("--resume needs --out: the run to go on with")
     data = config.load()
