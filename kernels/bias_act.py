@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
+from .cuda import launch
+from .device_array import dense_copy, empty
 
 COLUMNS = 64  # of a block of rows: a cache line is 16
 # Reassociation lets the sums of db run in vector lanes; NaN and infinity keep their meaning.
@@ -101,4 +103,22 @@ def bias_act_backward_cpu(dy_ncl, y_ncl, negative_slope):
         _backward_rows(dy_ncl[:, :, 0], y_ncl[:, :, 0], slope, dx_ncl[:, :, 0], dbias_c)
     else:
         _backward(dy_ncl, y_ncl, slope, dx_ncl, dbias_c)
+    return dx_ncl, dbias_c
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def bias_act_forward_cuda(x_ncl, bias_c, negative_slope):
+    x_ncl, y_ncl = dense_copy(x_ncl), empty(x_ncl.shape, x_ncl.dtype)
+    _, channels, length = x_ncl.shape
+    launch("bias_act", "bias_act_forward", x_ncl.dtype, -(-x_ncl.size // 256), 256,
+           [x_ncl, dense_copy(bias_c), negative_slope, y_ncl, channels, length, x_ncl.size])
+    return y_ncl
+
+
+def bias_act_backward_cuda(dy_ncl, y_ncl, negative_slope):
+    count, channels, length = y_ncl.shape
+    dx_ncl, dbias_c = empty(y_ncl.shape, y_ncl.dtype), empty((channels,), y_ncl.dtype)
+    launch("bias_act", "bias_act_backward", y_ncl.dtype, channels, 128,
+           [dense_copy(dy_ncl), dense_copy(y_ncl), negative_slope, dx_ncl, dbias_c, count, channels, length])
     return dx_ncl, dbias_c

@@ -25,7 +25,9 @@ import functools
 import numpy as np
 from numba import njit, prange
 
-from . import blas
+from . import blas, layout
+from .cuda import launch
+from .device_array import empty, origin
 
 SMALL = 200_000     # multiply-adds: about 2 microseconds on one core
 NARROW = 32         # rows or columns a tile has at least
@@ -129,4 +131,27 @@ def matmul_forward_cpu(a_mk, b_kn):
         np.sum(parts_pmn, axis=0, out=c_mn)
     else:
         _tiles(a_mk, b_kn, c_mn, *_tile(m, n, k))
+    return c_mn
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+REGISTERS = 32      # rows and columns from which version 2 is worth its larger tiles
+
+
+def matmul_forward_cuda(a_mk, b_kn):
+    """c (..., m, n) of any views a (..., m, k) and b (..., k, n); leading axes broadcast."""
+    if a_mk.dtype != b_kn.dtype:
+        raise TypeError(f"a_mk is {a_mk.dtype} and b_kn is {b_kn.dtype}")
+    (m, k), n = a_mk.shape[-2:], b_kn.shape[-1]
+    if b_kn.shape[-2] != k:
+        raise ValueError(f"a_mk {a_mk.shape} has {k} columns and b_kn {b_kn.shape} has {b_kn.shape[-2]} rows")
+    batch = np.broadcast_shapes(a_mk.shape[:-2], b_kn.shape[:-2])
+    c_mn = empty((*batch, m, n), a_mk.dtype)
+    a, b = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a_mk, b_kn))
+    kernel, side, block = ("matmul_registers", 64, 256) if min(m, n) >= REGISTERS else ("matmul_tiles", 16, (16, 16))
+    grid = (-(-n // side), -(-m // side), int(np.prod(batch)))
+    at = layout.layout(batch, a.strides[:-2], b.strides[:-2])
+    sizes = [m, n, k, *a.strides[-2:], *b.strides[-2:], at]
+    launch("matmul", kernel, c_mn.dtype, grid, block, [origin(a), origin(b), c_mn, *sizes])
     return c_mn

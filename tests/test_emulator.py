@@ -84,6 +84,8 @@ def test_three_dimensions_and_every_type_of_argument():
         out[k * blockDim.x * blockDim.y * blockDim.z + t] = 1000 * k + t + (i + u + l + ul + f + d + b - 28);
     }"""
     library, out = Library(text, np.float32), Memory(8 * 24 * 30)
+    for shape in ((30, 1, 1), (5, 3, 2)):  # as many threads, otherwise arranged
+        library.launch("where", (1, 1, 1), shape, 0, [out.address, *[np.zeros((), t)[()] for t in "iIqQfd?"]])
     given = [np.int32(1), np.uint32(2), np.int64(3), np.uint64(4), np.float32(5), np.float64(6), np.bool_(True)]
     library.launch("where", (2, 3, 4), (5, 3, 2), 0, [out.address, *given])
     expected = (1000 * np.arange(24)[:, None] + np.arange(30)).ravel() + 22 - 28

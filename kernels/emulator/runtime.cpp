@@ -243,10 +243,10 @@ extern "C" int emulator_launch(const unsigned* grid, const unsigned* block, unsi
         stacks = static_cast<char*>(mmap(nullptr, threads * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
         fibers.assign(threads, Fiber());
         now.warp_epoch.assign(threads, 0);
-        for (size_t i = 0; i < threads; i++) {
-            fibers[i].number = i;
-            fibers[i].index = {unsigned(i % block[0]), unsigned(i / block[0] % block[1]), unsigned(i / block[0] / block[1])};
-        }
+    }
+    for (size_t i = 0; i < threads; i++) {
+        fibers[i].number = i;
+        fibers[i].index = {unsigned(i % block[0]), unsigned(i / block[0] % block[1]), unsigned(i / block[0] / block[1])};
     }
     std::mt19937_64 random(seed);
     std::vector<unsigned> order(blocks);

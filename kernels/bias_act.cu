@@ -1,0 +1,34 @@
+// Bias and leaky ReLU, x (n, c, l) and a bias for each c: y = act(x + b), and back.
+//
+//     version 1   forward: one thread an element; backward: one block a channel, which also sums its db in a fixed order
+#include "layout.cuh"
+
+#define THREADS 128
+
+// ReLU of -inf is 0, not 0 * inf; not a number stays what it is.
+extern "C" __global__ void bias_act_forward(const real* x, const real* bias, real slope, real* y, int channels, int length, int n) {
+    int i = INDEX;
+    if (i >= n) return;
+    real v = x[i] + bias[i / length % channels];
+    y[i] = !(v <= 0) ? v : slope > 0 ? v * slope : slope;
+}
+
+extern "C" __global__ void bias_act_backward(const real* dy, const real* y, real slope, real* dx, real* dbias, int count,
+                                             int channels, int length) {
+    __shared__ real part[THREADS];
+    int t = threadIdx.x, channel = blockIdx.x;
+    real total = 0;
+    for (int i = t; i < count * length; i += THREADS) {
+        int at = (i / length * channels + channel) * length + i % length;
+        real d = y[at] > 0 ? dy[at] : slope > 0 ? dy[at] * slope : slope;
+        dx[at] = d;
+        total += d;
+    }
+    part[t] = total;
+    __syncthreads();
+    for (int d = THREADS / 2; d > 0; d /= 2) {
+        if (t < d) part[t] += part[t + d];
+        __syncthreads();
+    }
+    if (t == 0) dbias[channel] = part[0];
+}
