@@ -2,8 +2,7 @@
 //
 //     version 1   forward: one thread an element; backward: one block a channel, which also sums its db in a fixed order
 #include "layout.cuh"
-
-#define THREADS 128
+#include "block_sum.cuh"
 
 // ReLU of -inf is 0, not 0 * inf; not a number stays what it is.
 extern "C" __global__ void bias_act_forward(const real* x, const real* bias, real slope, real* y, int channels, int length, int n) {
@@ -24,11 +23,6 @@ extern "C" __global__ void bias_act_backward(const real* dy, const real* y, real
         dx[at] = d;
         total += d;
     }
-    part[t] = total;
-    __syncthreads();
-    for (int d = THREADS / 2; d > 0; d /= 2) {
-        if (t < d) part[t] += part[t + d];
-        __syncthreads();
-    }
-    if (t == 0) dbias[channel] = part[0];
+    total = block_sum(total, part);
+    if (t == 0) dbias[channel] = total;
 }

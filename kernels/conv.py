@@ -28,6 +28,8 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from . import blas, winograd
+from .cuda import launch
+from .device_array import dense_copy, empty
 from .threads import address_of, call
 from .transpose import transpose
 from .unfold import as_plan, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
@@ -236,3 +238,58 @@ def conv2d_weight_grad_forward_cpu(x_nihw, y_nohw, stride, padding, dilation, ke
     _run(_weight, plan, x_nihw, w_qok, y_nohw)
     _sum_parts(w_qok, plan, w_oikk)
     return w_oikk
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+DIRECT = 4          # with fewer channels than this on one side, sums are too short to be matrix products
+SUM = 2048          # terms of a weight's gradient that are one block's
+PARTS = 32          # blocks that share such a sum, at most
+
+
+def _geometry(x_shape, w_shape, y_shape, stride, padding, dilation):
+    """The Geometry of conv.cu; ValueError if the shapes do not fit together."""
+    plan = _plan_for(x_shape, w_shape, y_shape, stride, padding, dilation)
+    if w_shape[1] != x_shape[1]:
+        raise ValueError(f"x_nihw {x_shape} has {x_shape[1]} channels, w_oikk {w_shape} wants {w_shape[1]}")
+    return plan, [*x_shape, w_shape[0], *w_shape[2:], plan.h_out, plan.w_out, *stride, *padding, *dilation]
+
+
+def conv2d_forward_cuda(x_nihw, w_oikk, stride, padding, dilation):
+    plan, g = _geometry(x_nihw.shape, w_oikk.shape, None, stride, padding, dilation)
+    y = empty((plan.images, plan.c_out, plan.h_out, plan.w_out), x_nihw.dtype)
+    given = [dense_copy(x_nihw), dense_copy(w_oikk), y, g]
+    if plan.c_in < DIRECT:
+        launch("conv", "conv_forward_direct", y.dtype, -(-y.size // 256), 256, [*given, y.size])
+    else:
+        grid = -(-plan.images * plan.h_out * plan.w_out // 64), -(-plan.c_out // 64)
+        launch("conv", "conv_forward_product", y.dtype, grid, 256, given)
+    return y
+
+
+def conv_transpose2d_forward_cuda(y_nohw, w_oikk, stride, padding, dilation, size):
+    x_shape = (y_nohw.shape[0], w_oikk.shape[1], *size)
+    plan, g = _geometry(x_shape, w_oikk.shape, y_nohw.shape, stride, padding, dilation)
+    x = empty(x_shape, y_nohw.dtype)
+    given = [dense_copy(y_nohw), dense_copy(w_oikk), x, g]
+    if plan.c_in < DIRECT:
+        launch("conv", "conv_transpose_direct", x.dtype, -(-x.size // 256), 256, [*given, x.size])
+    else:
+        grid = -(-plan.images * plan.h * plan.w // 64), -(-plan.c_in // 64)
+        launch("conv", "conv_transpose_product", x.dtype, grid, 256, given)
+    return x
+
+
+def conv2d_weight_grad_forward_cuda(x_nihw, y_nohw, stride, padding, dilation, kernel_size):
+    w_shape = (y_nohw.shape[1], x_nihw.shape[1], *kernel_size)
+    plan, g = _geometry(x_nihw.shape, w_shape, y_nohw.shape, stride, padding, dilation)
+    x, y = dense_copy(x_nihw), dense_copy(y_nohw)
+    if plan.c_in < DIRECT:
+        w = empty(w_shape, x.dtype)
+        launch("conv", "conv_weight_direct", x.dtype, w.size, 128, [x, y, w, g])
+        return w
+    parts = max(1, min(PARTS, plan.images * plan.h_out * plan.w_out // SUM))
+    w_parts = empty((parts, *w_shape), x.dtype)
+    columns = plan.c_in * plan.kh * plan.kw
+    launch("conv", "conv_weight_product", x.dtype, (-(-columns // 64), -(-plan.c_out // 64), parts), 256, [x, y, w_parts, g])
+    return w_parts.sum(axis=0)

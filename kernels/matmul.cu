@@ -2,11 +2,11 @@
 //
 //     version 1   matmul_tiles: a block computes 16x16 of c, a thread one element; tiles of a and b go through shared memory,
 //                 so each of their elements is read from device memory k/16 times less often
-//     version 2   matmul_registers: a block computes 64x64 of c, a thread 4x4 of it, in registers: each element read from shared
-//                 memory serves four multiplications instead of one
+//     version 2   matmul_registers: a block computes 64x64 of c, a thread 4x4 of it in registers; see gemm.cuh
 //
 // Batches: blockIdx.z counts them, and the layout (of the batch axes) says where each begins.
 #include "layout.cuh"
+#include "gemm.cuh"
 
 #define TILE 16
 
@@ -27,43 +27,12 @@ extern "C" __global__ void matmul_tiles(const real* a, const real* b, real* c, i
     if (row < m && column < n) c[row * n + column] = total;
 }
 
-#define SIDE 64
-#define DEPTH 16
-#define EACH 4      // rows and columns of c that are one thread's
-
 extern "C" __global__ void __launch_bounds__(256)
 matmul_registers(const real* a, const real* b, real* c, int m, int n, int k, int a_row, int a_column, int b_row, int b_column,
                  Layout batch) {
-    __shared__ real a_tile[DEPTH][SIDE + 1], b_tile[DEPTH][SIDE + 1];
+    __shared__ Tiles tiles;
     a += offset(blockIdx.z, batch.size, batch.a), b += offset(blockIdx.z, batch.size, batch.b), c += blockIdx.z * m * n;
-    int row0 = blockIdx.y * SIDE, column0 = blockIdx.x * SIDE, t = threadIdx.x;
-    int row = t / 16, column = t % 16;                      // of the thread; its elements are 16 apart, for neighbours to
-    real total[EACH][EACH] = {};                            // read neighbouring banks and write neighbouring addresses
-    for (int k0 = 0; k0 < k; k0 += DEPTH) {
-        for (int i = t; i < SIDE * DEPTH; i += 256) {
-            // Neighbouring threads read along whichever axis is dense.
-            int r = a_column == 1 ? i / DEPTH : i % SIDE, d = a_column == 1 ? i % DEPTH : i / SIDE;
-            a_tile[d][r] = row0 + r < m && k0 + d < k ? a[(row0 + r) * a_row + (k0 + d) * a_column] : 0;
-            int s = b_column == 1 ? i % SIDE : i / DEPTH, e = b_column == 1 ? i / SIDE : i % DEPTH;
-            b_tile[e][s] = column0 + s < n && k0 + e < k ? b[(k0 + e) * b_row + (column0 + s) * b_column] : 0;
-        }
-        __syncthreads();
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++) {
-            real left[EACH], right[EACH];
-#pragma unroll
-            for (int i = 0; i < EACH; i++) left[i] = a_tile[d][row + 16 * i], right[i] = b_tile[d][column + 16 * i];
-#pragma unroll
-            for (int i = 0; i < EACH; i++)
-#pragma unroll
-                for (int j = 0; j < EACH; j++) total[i][j] += left[i] * right[j];
-        }
-        __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < EACH; i++)
-#pragma unroll
-        for (int j = 0; j < EACH; j++)
-            if (row0 + row + 16 * i < m && column0 + column + 16 * j < n)
-                c[(row0 + row + 16 * i) * n + column0 + column + 16 * j] = total[i][j];
+    gemm(tiles, m, n, 0, k, [=](int row, int i) { return a[row * a_row + i * a_column]; },
+         [=](int i, int column) { return b[i * b_row + column * b_column]; },
+         [=](int row, int column, real value) { c[row * n + column] = value; }, a_column == 1, b_row == 1);
 }

@@ -12,6 +12,8 @@ from numba import njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
 from .bias_act import act, through
+from .cuda import launch
+from .device_array import dense_copy, empty
 
 COLUMNS = 64
 # Reassociation lets a sum over one image run in vector lanes; NaN and infinity keep their meaning.
@@ -150,4 +152,39 @@ def layer_norm_backward_cpu(dy_nd, x_nd, mean_n, inv_std_n, weight_d):
     dx_nd, dweight_d, dbias_d = np.empty_like(x_nd), np.zeros(x_nd.shape[1], x_nd.dtype), np.zeros(x_nd.shape[1], x_nd.dtype)
     saved = np.ascontiguousarray(mean_n), np.ascontiguousarray(inv_std_n), np.ascontiguousarray(weight_d)
     _layer_backward(dy_nd, x_nd, *saved, dx_nd, dweight_d, dbias_d)
+    return dx_nd, dweight_d, dbias_d
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def batch_norm_forward_cuda(x_ncl, weight_c, bias_c, eps, negative_slope):
+    real, channels = x_ncl.dtype, x_ncl.shape[1]
+    made = empty(x_ncl.shape, real), empty((channels,), real), empty((channels,), real)
+    given = [dense_copy(a) for a in (x_ncl, weight_c, bias_c)]
+    launch("norm", "batch_norm_forward", real, channels, 128, [*given, eps, negative_slope, *made, *x_ncl.shape])
+    return made
+
+
+def batch_norm_backward_cuda(dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c, negative_slope):
+    real, channels = x_ncl.dtype, x_ncl.shape[1]
+    made = empty(x_ncl.shape, real), empty((channels,), real), empty((channels,), real)
+    given = [dense_copy(a) for a in (dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c)]
+    launch("norm", "batch_norm_backward", real, channels, 128, [*given, negative_slope, *made, *x_ncl.shape])
+    return made
+
+
+def layer_norm_forward_cuda(x_nd, weight_d, bias_d, eps):
+    real, rows = x_nd.dtype, x_nd.shape[0]
+    made = empty(x_nd.shape, real), empty((rows,), real), empty((rows,), real)
+    given = [dense_copy(a) for a in (x_nd, weight_d, bias_d)]
+    launch("norm", "layer_norm_forward", real, rows, 128, [*given, eps, *made, x_nd.shape[1]])
+    return made
+
+
+def layer_norm_backward_cuda(dy_nd, x_nd, mean_n, inv_std_n, weight_d):
+    real, (rows, size) = x_nd.dtype, x_nd.shape
+    dx_nd, dweight_d, dbias_d = empty(x_nd.shape, real), empty((size,), real), empty((size,), real)
+    dy, x, mean, inv_std, weight = [dense_copy(a) for a in (dy_nd, x_nd, mean_n, inv_std_n, weight_d)]
+    launch("norm", "layer_norm_backward", real, rows, 128, [dy, x, mean, inv_std, weight, dx_nd, size])
+    launch("norm", "layer_norm_parameters", real, -(-size // 128), 128, [dy, x, mean, inv_std, dweight_d, dbias_d, rows, size])
     return dx_nd, dweight_d, dbias_d

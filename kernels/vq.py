@@ -17,6 +17,8 @@ import numpy as np
 from numba import njit, prange
 
 from . import blas, threads  # noqa: F401  threads: before the first kernel is compiled
+from .cuda import launch
+from .device_array import dense_copy, empty
 
 available = blas.available
 BLOCK = 2**17       # scores in a block: half of a megabyte in float32
@@ -108,10 +110,14 @@ def _nearest(z_nd, codes_kd, codes_dk, half_k, largest, rounding, rows, bits, in
     blas.restore_threads(blas_threads)
 
 
+def _check(z_nd, codes_kd):
+    if codes_kd.ndim != 2 or codes_kd.shape[1] != z_nd.shape[1] or not len(codes_kd) or codes_kd.dtype != z_nd.dtype:
+        raise ValueError(f"vq_forward: {z_nd.dtype} {z_nd.shape} does not fit codes {codes_kd.dtype} {codes_kd.shape}")
+
+
 def vq_forward_cpu(z_nd, codes_kd):
     (count, size), dtype = z_nd.shape, z_nd.dtype
-    if codes_kd.ndim != 2 or codes_kd.shape[1] != size or not len(codes_kd) or codes_kd.dtype != dtype:
-        raise ValueError(f"vq_forward: {dtype} {z_nd.shape} does not fit codes {codes_kd.dtype} {codes_kd.shape}")
+    _check(z_nd, codes_kd)
     z_nd, codes_kd = np.ascontiguousarray(z_nd), np.ascontiguousarray(codes_kd)
     index_n, distance_n = np.empty(count, np.int64), np.empty(count, dtype)
     half_k = 0.5 * np.einsum("kd,kd->k", codes_kd, codes_kd)
@@ -123,4 +129,15 @@ def vq_forward_cpu(z_nd, codes_kd):
     codes_dk = np.ascontiguousarray(codes_kd.T)  # BLAS is a third faster on it than on a transposed view
     bits = np.int32 if dtype == np.float32 else np.int64
     _nearest(z_nd, codes_kd, codes_dk, half_k, largest, rounding, rows, bits, index_n, distance_n)
+    return index_n, distance_n
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def vq_forward_cuda(z_nd, codes_kd):
+    (count, size), dtype = z_nd.shape, z_nd.dtype
+    _check(z_nd, codes_kd)
+    index_n, distance_n = empty((count,), np.int64), empty((count,), dtype)
+    given = [dense_copy(z_nd), dense_copy(codes_kd), index_n, distance_n, len(codes_kd), size]
+    launch("vq", "nearest_code", dtype, count, 128, given, shared=size * dtype.itemsize)
     return index_n, distance_n

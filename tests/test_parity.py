@@ -205,6 +205,17 @@ def test_every_function_is_compared():
     assert set(CASES) == set(REGISTRY)
 
 
+def compare(f, name, case, arguments, dtype):
+    """f gives what the reference gives in float64, to rounding in `dtype`."""
+    exact = outputs(REGISTRY[name][1], name, case, [a.astype(np.float64) if is_float(a) else a for a in arguments])
+    found = outputs(f, name, case, arguments)
+    assert [a.shape for a in found] == [a.shape for a in exact], case
+    assert [a.dtype for a in found] == [dtype if e.dtype.kind == "f" else e.dtype for e in exact], case
+    for a, e in zip(found, exact, strict=True):
+        limit = terms(case, arguments) * np.finfo(dtype).eps * max(np.abs(e).max(initial=0), 1e-3)
+        np.testing.assert_allclose(a, e, rtol=0, atol=limit, err_msg=str(case))
+
+
 @DTYPES
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("name", COMPILED)
@@ -213,13 +224,7 @@ def test_values(name, strided, dtype):
     for case in CASES[name]:
         arguments = arrays_of(name, case, dtype, strided)
         kept = [np.array(a) for a in arguments[CHANGED.get(name, 0) :]]
-        exact = outputs(REGISTRY[name][1], name, case, [a.astype(np.float64) if is_float(a) else a for a in arguments])
-        found = outputs(f, name, case, arguments)
-        assert [a.shape for a in found] == [a.shape for a in exact], case
-        assert [a.dtype for a in found] == [dtype if e.dtype.kind == "f" else e.dtype for e in exact], case
-        for a, e in zip(found, exact, strict=True):
-            limit = terms(case, arguments) * np.finfo(dtype).eps * max(np.abs(e).max(initial=0), 1e-3)
-            np.testing.assert_allclose(a, e, rtol=0, atol=limit, err_msg=str(case))
+        compare(f, name, case, arguments, dtype)
         for a, before in zip(arguments[CHANGED.get(name, 0) :], kept, strict=True):
             np.testing.assert_array_equal(a, before, err_msg=f"{case}: an input was modified")
 
