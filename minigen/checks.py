@@ -19,15 +19,38 @@ class Gradcheck:
     """Names of ops; none means all."""
     order: int = 2
     """The highest order."""
+    device: Literal["cpu", "cuda", "emulated"] = "cpu"
+    """Where to compute: cpu; cuda; or emulated, the CUDA kernels on this computer."""
+    races: bool = False
+    """With emulated: watch every access to memory, and name races and accesses outside of arrays by file and line."""
 
     def __call__(self) -> int:
-        import numpy as np
-
-        from minigen import ops as operations
-        from minigen.gradcheck import Finding, measure
+        from minigen.device import require
 
         if self.order < 1:
             raise UserError(f"--order must be at least 1, not {self.order}")
+        if self.races and self.device != "emulated":
+            raise UserError("--races needs --device emulated")
+        if self.device != "emulated":
+            require(self.device)
+            return self._run()
+        from minigen.kernels import cuda, emulator
+
+        if reason := emulator.missing():
+            raise UserError(f"cannot use --device emulated: {reason}")
+        with cuda.using(cuda.Emulated(self.races)):
+            try:
+                return self._run()
+            except emulator.KernelFault as fault:
+                print(fault)
+                return 1
+
+    def _run(self) -> int:
+        import numpy as np
+
+        from minigen import ops as operations
+        from minigen.gradcheck import measure
+
         examples = operations.examples()
         for name in self.ops:
             if name not in examples:
@@ -38,12 +61,13 @@ class Gradcheck:
         for name in self.ops or tuple(examples):
             rows = []
             for e in examples[name]:
-                rows.append(measure(e.f, *e.sample(np.random.default_rng(0)), order=min(self.order, e.order)))
+                order, device = min(self.order, e.order), "cpu" if self.device == "cpu" else "cuda"
+                rows.append(measure(e.f, *e.sample(np.random.default_rng(0)), order=order, device=device))
             worst = [max((r[n] for r in rows if n < len(r)), key=_badness, default=None) for n in range(self.order)]
             known = [w for w in worst if w is not None]
             bad = [w for w in known if not w.ok]
             failed += bool(bad)
-            last: Finding = max(bad or known, key=_badness)
+            last = max(bad or known, key=_badness)
             cells = "".join(f"{'-' if w is None else f'{w.error:.0e}':>10}" for w in worst)
             print(f"{name:<20}{cells}  {'FAIL ' if bad else ''}{last.where} (order {last.order})")
         checked = len(self.ops) or len(examples)
