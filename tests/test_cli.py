@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,7 @@ def test_labels(tmp_path, capsys):
         (["sample"], "RUN"),
         (["sample", "nowhere"], "no such run folder"),
         (["gradcheck", "tahn"], "no op is called 'tahn'; did you mean tanh?"),
+        (["gradcheck", "--races", "tanh"], "--races needs --device emulated"),
         (["data", "verify", "minst"], "minst"),
     ],
 )
@@ -225,6 +227,21 @@ def test_gradcheck_table_and_exit_code(capsys, monkeypatch):
     monkeypatch.setattr(Tanh, "backward", lambda self, d: (-right(self, d)[0],))
     code, out, _ = run(capsys, "gradcheck", "tanh")
     assert code == 1 and "FAIL input 0" in out
+
+
+def test_gradcheck_on_the_emulated_device_names_a_race(capsys, monkeypatch):
+    from minigen.kernels import cuda, emulator
+
+    if emulator.missing():
+        pytest.skip(emulator.missing())
+    code, out, _ = run(capsys, "gradcheck", "--device", "emulated", "--races", "layer_norm")
+    assert code == 0 and "1 of 1 ops agree" in out
+    right, barrier = cuda._text, "__syncthreads();        // part may be filled again"
+    monkeypatch.setattr(cuda, "_text", lambda stem: right(stem).replace(barrier, ""))
+    cuda._emulated.cache_clear()
+    code, out, _ = run(capsys, "gradcheck", "--device", "emulated", "--races", "layer_norm")
+    cuda._emulated.cache_clear()
+    assert code == 1 and re.search(r"race: block_sum.cuh:\d+: thread \d+ of block \d+ writes what thread \d+", out)
 
 
 def test_doctor_and_usage(capsys):
