@@ -61,6 +61,11 @@ class Emulated:
     def synchronize(self):
         """Everything has run when `launch` returns."""
 
+    def as_theirs(self, x):
+        """A NumPy array on the memory of a device array."""
+        strides = [s * x.itemsize for s in x.strides]
+        return np.ndarray(x.shape, x.dtype, x.memory.bytes.data, x.offset * x.itemsize, strides)
+
 
 class CuPy:
     """A GPU, through CuPy."""
@@ -97,6 +102,19 @@ class CuPy:
 
     def synchronize(self):
         self.cupy.cuda.get_current_stream().synchronize()
+
+    def as_theirs(self, x):
+        """A CuPy array on the memory of a device array."""
+        memory = self.cupy.cuda.UnownedMemory(x.memory.address, x.memory.size, x.memory)
+        pointer = self.cupy.cuda.MemoryPointer(memory, x.offset * x.itemsize)
+        return self.cupy.ndarray(x.shape, x.dtype, pointer, [s * x.itemsize for s in x.strides])
+
+    def adopted(self, theirs):
+        """(memory, shape, dtype, strides) of an array that any library keeps on the GPU, by DLPack: nothing is copied."""
+        array = self.cupy.from_dlpack(theirs)
+        memory = _DeviceMemory(array.data, array.nbytes)
+        memory.owner = array
+        return memory, array.shape, array.dtype, [s // array.itemsize for s in array.strides]
 
 
 class _DeviceMemory:

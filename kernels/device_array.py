@@ -88,6 +88,12 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __int__(self):
         return int(self.item())
 
+    def __dlpack__(self, **options):
+        return cuda.backend().as_theirs(self).__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return cuda.backend().as_theirs(self).__dlpack_device__()
+
     # --- views --------------------------------------------------------------------------------------------------------
 
     def _view(self, shape, strides, offset=None):
@@ -218,6 +224,11 @@ def to_device(host):
     if host.size:
         cuda.backend().upload(made.memory, 0, host)
     return made
+
+
+def from_dlpack(theirs):
+    """On the memory of an array that another library keeps on the GPU."""
+    return DeviceArray(*cuda.backend().adopted(theirs))
 
 
 def dense_copy(x):

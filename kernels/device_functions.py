@@ -70,7 +70,19 @@ def clip(x, low=None, high=None):
     return x if high is None else np.minimum(x, high)
 
 
+def matmul(a, b):
+    from .matmul import matmul_forward_cuda  # Numba is loaded only where it is needed
+
+    left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+    c = matmul_forward_cuda(left, right)
+    return c.reshape(c.shape[: c.ndim - 2] + (() if a.ndim == 1 else c.shape[-2:-1]) + (() if b.ndim == 1 else c.shape[-1:]))
+
+
+UFUNCS["matmul"] = matmul
+
 FUNCTIONS = {
+    "outer": lambda a, b: a.reshape(-1, 1) * b.reshape(1, -1),
+    "vdot": lambda a, b: (a * b).sum(), "norm": lambda x: np.sqrt((x * x).sum()),
     "where": where, "concatenate": concatenate, "clip": clip,
     "argmax": DeviceArray.argmax, "argmin": DeviceArray.argmin, "sum": DeviceArray.sum, "mean": DeviceArray.mean,
     "zeros_like": lambda x, dtype=None, shape=None: full(x.shape if shape is None else shape, 0, dtype or x.dtype),

@@ -11,6 +11,8 @@ e differs from the gradient of x_t, (da_r, da_z, da_n), in its last third; both 
 import numpy as np
 from numba import njit
 
+from . import device_scan
+from .device_array import empty
 from .gates import sigmoid, tanh
 from .scan import (
     JIT,
@@ -190,3 +192,49 @@ def gru_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_b, dh_tnd, d_tng, h_tnd,
     gw = sum_of_outer(vde_tng, h_tnd[:-1])
     gw += sum_of_outer(e_tng, vh_tnd[:-1])
     return vd_tng, vdh_nd, gw, vdbias_sb.sum(axis=0), vh_tnd[1:]
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def gru_forward_cuda(x_tng, h0_nd, w_gd, bias_b, mask_tn):
+    """-> h (T+1, N, D), h0 first; gates (T, N, 4D): r, z, n, q"""
+    mask_tn, x_tng, w_gd, bias_b = device_scan.dense(mask_tn, x_tng, w_gd, bias_b)
+    h_tnd, gates_tnb = device_scan.states(h0_nd, len(x_tng)), empty((*x_tng.shape[:2], bias_b.size), x_tng.dtype)
+    arrays = [x_tng, bias_b, mask_tn, h_tnd, gates_tnb]
+    device_scan.forward_sweep("gru", "gru_forward", w_gd, h_tnd, arrays)
+    return h_tnd, gates_tnb
+
+
+def gru_backward_cuda(dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn, want_w):
+    """-> dx (T, N, 3D), dh0 (N, D), dw (3D, D), dbias (4D,)"""
+    mask_tn, dh_tnd, h_tnd, gates_tnb, w_gd = device_scan.dense(mask_tn, dh_tnd, h_tnd, gates_tnb, w_gd)
+    d_tng, e_tng = (empty((*dh_tnd.shape[:2], len(w_gd)), w_gd.dtype) for _ in "de")
+    dh_nd = np.zeros_like(h_tnd[0])
+    arrays = [dh_tnd, h_tnd, gates_tnb, mask_tn, dh_nd, d_tng, e_tng]
+    device_scan.backward_sweep("gru", "gru_backward", w_gd, e_tng, dh_nd, arrays)
+    return d_tng, dh_nd, *_weight_gradients_device(d_tng, e_tng, h_tnd, want_w)
+
+
+def _weight_gradients_device(d_tng, e_tng, h_tnd, want_w):
+    """dw (3D, D), dbias (4D,)"""
+    size = h_tnd.shape[2]
+    dw, de = device_scan.weight_gradients(e_tng, h_tnd[:-1], want_w)
+    dn = d_tng[..., 2 * size:].sum(axis=(0, 1)) if want_w else de[:size]
+    return dw, np.concatenate([de[:2 * size], dn, de[2 * size:]])
+
+
+def gru_double_backward_cuda(v_tng, vh0_nd, vw_gd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn):
+    """-> gradients for x (T, N, 3D), h0 (N, D), w (3D, D), bias (4D,), dh (T, N, D)"""
+    mask_tn, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd = device_scan.dense(mask_tn, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd)
+    rz, last = np.s_[..., :2 * h_tnd.shape[2]], np.s_[..., 2 * h_tnd.shape[2]:]
+    e_tng = np.concatenate([d_tng[rz], d_tng[last] * gates_tnb[..., :h_tnd.shape[2]]], axis=2)
+    hv_tng, eu_tnd, ev_tnd = device_scan.outside_the_sweeps(vw_gd, e_tng, h_tnd[:-1], w_gd)
+    v_tnb = np.concatenate([v_tng[rz] + hv_tng[rz], v_tng[last], hv_tng[last]], axis=2) + vbias_b       # of r, z, n, q
+    vh_tnd, vgates_tnb = device_scan.states(vh0_nd, len(v_tng)), np.empty_like(gates_tnb)
+    vd_tng, ve_tng, dh_nd, vdh_nd = np.empty_like(d_tng), np.empty_like(d_tng), np.zeros_like(h_tnd[0]), np.zeros_like(h_tnd[0])
+    arrays = [v_tnb, h_tnd, gates_tnb, mask_tn, vh_tnd, vgates_tnb]
+    device_scan.forward_sweep("gru", "gru_tangent", w_gd, vh_tnd, arrays)
+    arrays = [eu_tnd, ev_tnd, dh_tnd, h_tnd, vh_tnd, gates_tnb, vgates_tnb, d_tng, mask_tn, dh_nd, vdh_nd, vd_tng, ve_tng]
+    device_scan.backward_sweep("gru", "gru_backward_tangent", w_gd, ve_tng, vdh_nd, arrays)
+    gw, gbias = _weight_gradients_device(vd_tng, ve_tng, h_tnd, True)
+    return vd_tng, vdh_nd, gw + device_scan.sum_of_outer(e_tng, vh_tnd[:-1]), gbias, vh_tnd[1:]

@@ -11,8 +11,9 @@ Two products stand in a row in each step, so each sweep makes two passes over it
 import numpy as np
 from numba import njit
 
+from . import device_scan
 from .gates import sigmoid, tanh
-from .matmul import matmul_forward_cpu
+from .matmul import matmul_forward_cpu, matmul_forward_cuda
 from .scan import (
     JIT,
     ROWS,
@@ -255,3 +256,76 @@ def gru_cho_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_
     gw = _sums_of_outer(vd_tng, h_before, p_tnd)
     gw += _sums_of_outer(d_tng, vh_tnd[:-1], vp_tnd)
     return vd_tng, vdh_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:]
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def _forward_sweep_device(kernel, w_gd, h_tnd, arrays, mask_tn):
+    """As in `device_scan.py`, with two products and two cells in a step."""
+    (w_rz, w_n), steps, p_nd = _parts(w_gd), len(h_tnd) - 1, np.empty_like(h_tnd[0])
+    if device_scan.persistent(w_gd):
+        device_scan.scan("gru_cho", f"{kernel}_scan", steps, p_nd, 2, 5, [device_scan.transposed(w_gd), *arrays, mask_tn])
+    else:
+        for t in range(steps):
+            u = matmul_forward_cuda(h_tnd[t], w_rz.T)
+            device_scan.step("gru_cho", f"{kernel}_gates_step", t, p_nd, [u, *arrays, p_nd])
+            un = matmul_forward_cuda(p_nd, w_n.T)
+            device_scan.step("gru_cho", f"{kernel}_step", t, p_nd, [un, *arrays, mask_tn])
+
+
+def _backward_sweep_device(kernel, w_gd, d_tng, dh_nd, for_n, for_rz, for_both):
+    (w_rz, w_n), size = _parts(w_gd), w_gd.shape[1]
+    if device_scan.persistent(w_gd):
+        device_scan.scan("gru_cho", f"{kernel}_scan", len(d_tng), dh_nd, 2, 6, [w_gd, *for_n, *for_rz, *for_both])
+    else:
+        u = np.zeros_like(dh_nd)
+        for t in reversed(range(len(d_tng))):
+            device_scan.step("gru_cho", f"{kernel}_n_step", t, dh_nd, [u, *for_n, *for_both])
+            dp = matmul_forward_cuda(d_tng[t, :, 2 * size:], w_n)
+            device_scan.step("gru_cho", f"{kernel}_rz_step", t, dh_nd, [dp, *for_rz, *for_both])
+            u = matmul_forward_cuda(d_tng[t, :, :2 * size], w_rz)
+        dh_nd += u
+
+
+def _weight_gradients_device(d_tng, h_tnd, p_tnd, want_w):
+    """dw (3D, D) from the states, and from p for the last third; dbias (3D,)"""
+    size = h_tnd.shape[2]
+    (dw_rz, db_rz), (dw_n, db_n) = (device_scan.weight_gradients(d, h, want_w) for d, h in (
+        (d_tng[..., :2 * size], h_tnd), (d_tng[..., 2 * size:], p_tnd)))
+    return np.concatenate([dw_rz, dw_n]), np.concatenate([db_rz, db_n])
+
+
+def gru_cho_forward_cuda(x_tng, h0_nd, w_gd, bias_g, mask_tn):
+    """-> h (T+1, N, D), h0 first; gates (T, N, 3D): r, z, n"""
+    mask_tn, x_tng, w_gd, bias_g = device_scan.dense(mask_tn, x_tng, w_gd, bias_g)
+    h_tnd, gates_tng = device_scan.states(h0_nd, len(x_tng)), np.empty_like(x_tng)
+    _forward_sweep_device("gru_cho_forward", w_gd, h_tnd, [x_tng, bias_g, h_tnd, gates_tng], mask_tn)
+    return h_tnd, gates_tng
+
+
+def gru_cho_backward_cuda(dh_tnd, h_tnd, gates_tng, w_gd, mask_tn, want_w):
+    """-> dx (T, N, 3D), dh0 (N, D), dw (3D, D), dbias (3D,)"""
+    mask_tn, dh_tnd, h_tnd, gates_tng, w_gd = device_scan.dense(mask_tn, dh_tnd, h_tnd, gates_tng, w_gd)
+    d_tng, dh_nd = np.empty_like(gates_tng), np.zeros_like(h_tnd[0])
+    _backward_sweep_device("gru_cho_backward", w_gd, d_tng, dh_nd, [dh_tnd], [h_tnd], [gates_tng, mask_tn, dh_nd, d_tng])
+    p_tnd = gates_tng[..., :w_gd.shape[1]] * h_tnd[:-1]
+    return d_tng, dh_nd, *_weight_gradients_device(d_tng, h_tnd[:-1], p_tnd, want_w)
+
+
+def gru_cho_double_backward_cuda(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, w_gd, mask_tn):
+    """-> gradients for x (T, N, 3D), h0 (N, D), w (3D, D), bias (3D,), dh (T, N, D)"""
+    mask_tn, dh_tnd, d_tng, h_tnd, gates_tng, w_gd = device_scan.dense(mask_tn, dh_tnd, d_tng, h_tnd, gates_tng, w_gd)
+    size, (w_rz, w_n), (vw_rz, vw_n) = w_gd.shape[1], _parts(w_gd), (None, None) if vw_gd is None else _parts(vw_gd)
+    r_tnd, h_before = gates_tng[..., :size], h_tnd[:-1]
+    p_tnd = r_tnd * h_before
+    hv_tng, au_tnd, av_tnd = device_scan.outside_the_sweeps(vw_rz, d_tng[..., :2 * size], h_before, w_rz)
+    pv_tnd, dp_tnd, dpv_tnd = device_scan.outside_the_sweeps(vw_n, d_tng[..., 2 * size:], p_tnd, w_n)
+    v_tng = v_tng + np.concatenate([hv_tng, pv_tnd], axis=2) + vbias_g
+    vh_tnd, vgates_tng, vd_tng = device_scan.states(vh0_nd, len(v_tng)), np.empty_like(gates_tng), np.empty_like(d_tng)
+    dh_nd, vdh_nd = np.zeros_like(h_tnd[0]), np.zeros_like(h_tnd[0])
+    _forward_sweep_device("gru_cho_tangent", w_gd, vh_tnd, [v_tng, h_tnd, gates_tng, vh_tnd, vgates_tng], mask_tn)
+    for_rz, for_both = [au_tnd, av_tnd, dp_tnd, dpv_tnd, h_tnd, vh_tnd], [gates_tng, vgates_tng, mask_tn, dh_nd, vdh_nd, vd_tng]
+    _backward_sweep_device("gru_cho_backward_tangent", w_gd, vd_tng, vdh_nd, [dh_tnd], for_rz, for_both)
+    gw, gbias = _weight_gradients_device(vd_tng, h_before, p_tnd, True)
+    vp_tnd = vgates_tng[..., :size] * h_before + r_tnd * vh_tnd[:-1]
+    return vd_tng, vdh_nd, gw + _weight_gradients_device(d_tng, vh_tnd[:-1], vp_tnd, True)[0], gbias, vh_tnd[1:]

@@ -14,6 +14,7 @@ The bias's gradient is summed row by row inside a slice, then slice by slice: an
 import numpy as np
 from numba import njit
 
+from . import device_scan
 from .gates import sigmoid, tanh
 from .scan import (
     JIT,
@@ -206,3 +207,41 @@ def lstm_double_backward_cpu(
     gw = sum_of_outer(vd_tng, h_tnd[:-1])
     gw += sum_of_outer(d_tng, vh_tnd[:-1])
     return vd_tng, vdh_nd, vdc_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:], vc_tnd[-1]
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def lstm_forward_cuda(x_tng, h0_nd, c0_nd, w_gd, bias_g, mask_tn):
+    """-> h (T+1, N, D) and c (T+1, N, D), initial states first; gates (T, N, 4D): i, f, g, o"""
+    mask_tn, x_tng, w_gd, bias_g = device_scan.dense(mask_tn, x_tng, w_gd, bias_g)
+    h_tnd, c_tnd, gates_tng = *(device_scan.states(s, len(x_tng)) for s in (h0_nd, c0_nd)), np.empty_like(x_tng)
+    arrays = [x_tng, bias_g, mask_tn, h_tnd, c_tnd, gates_tng]
+    device_scan.forward_sweep("lstm", "lstm_forward", w_gd, h_tnd, arrays)
+    return h_tnd, c_tnd, gates_tng
+
+
+def lstm_backward_cuda(dh_tnd, dc_nd, h_tnd, c_tnd, gates_tng, w_gd, mask_tn, want_w):
+    """-> dx (T, N, 4D), dh0 (N, D), dc0 (N, D), dw (4D, D), dbias (4D,)"""
+    mask_tn, dh_tnd, c_tnd, gates_tng, w_gd = device_scan.dense(mask_tn, dh_tnd, c_tnd, gates_tng, w_gd)
+    d_tng, dh_nd, dc_nd = np.empty_like(gates_tng), np.zeros_like(dc_nd), dc_nd.copy()
+    arrays = [dh_tnd, c_tnd, gates_tng, mask_tn, dh_nd, dc_nd, d_tng]
+    device_scan.backward_sweep("lstm", "lstm_backward", w_gd, d_tng, dh_nd, arrays)
+    return d_tng, dh_nd, dc_nd, *device_scan.weight_gradients(d_tng, h_tnd[:-1], want_w)
+
+
+def lstm_double_backward_cuda(
+    v_tng, vh0_nd, vc0_nd, vw_gd, vbias_g, dh_tnd, dc_nd, d_tng, h_tnd, c_tnd, gates_tng, w_gd, mask_tn
+):
+    """-> gradients for x (T, N, 4D), h0, c0 (N, D), w (4D, D), bias (4D,), dh (T, N, D), dc (N, D)"""
+    mask_tn, dh_tnd, d_tng, c_tnd, gates_tng, w_gd = device_scan.dense(mask_tn, dh_tnd, d_tng, c_tnd, gates_tng, w_gd)
+    hv_tng, au_tnd, av_tnd = device_scan.outside_the_sweeps(vw_gd, d_tng, h_tnd[:-1], w_gd)
+    v_tng = v_tng + hv_tng + vbias_g
+    vh_tnd, vc_tnd = (device_scan.states(s, len(v_tng)) for s in (vh0_nd, vc0_nd))
+    vgates_tng, vd_tng = np.empty_like(gates_tng), np.empty_like(d_tng)
+    dc_nd, (dh_nd, vdh_nd, vdc_nd) = dc_nd.copy(), (np.zeros_like(dc_nd) for _ in range(3))
+    arrays = [v_tng, c_tnd, gates_tng, mask_tn, vh_tnd, vc_tnd, vgates_tng]
+    device_scan.forward_sweep("lstm", "lstm_tangent", w_gd, vh_tnd, arrays)
+    arrays = [au_tnd, av_tnd, dh_tnd, c_tnd, vc_tnd, gates_tng, vgates_tng, mask_tn, dh_nd, dc_nd, vdh_nd, vdc_nd, vd_tng]
+    device_scan.backward_sweep("lstm", "lstm_backward_tangent", w_gd, vd_tng, vdh_nd, arrays)
+    gw, gbias = device_scan.weight_gradients(vd_tng, h_tnd[:-1], True)
+    return vd_tng, vdh_nd, vdc_nd, gw + device_scan.sum_of_outer(d_tng, vh_tnd[:-1]), gbias, vh_tnd[1:], vc_tnd[-1]

@@ -6,6 +6,7 @@ The simplest of the four: read it before `gru.py` and `lstm.py`, which differ in
 import numpy as np
 from numba import njit
 
+from . import device_scan
 from .gates import tanh
 from .scan import (
     JIT,
@@ -147,3 +148,36 @@ def rnn_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd,
     gw = sum_of_outer(vd_tng, h_tnd[:-1])
     gw += sum_of_outer(d_tng, vh_tnd[:-1])
     return vd_tng, vdh_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:]
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+def rnn_forward_cuda(x_tng, h0_nd, w_gd, bias_g, mask_tn):
+    """-> (h (T+1, N, D), h0 first,)"""
+    mask_tn, x_tng, w_gd, bias_g = device_scan.dense(mask_tn, x_tng, w_gd, bias_g)
+    h_tnd = device_scan.states(h0_nd, len(x_tng))
+    device_scan.forward_sweep("rnn", "rnn_forward", w_gd, h_tnd, [x_tng, bias_g, mask_tn, h_tnd])
+    return (h_tnd,)
+
+
+def rnn_backward_cuda(dh_tnd, h_tnd, w_gd, mask_tn, want_w):
+    """-> dx (T, N, D), dh0 (N, D), dw (D, D), dbias (D,)"""
+    mask_tn, dh_tnd, h_tnd, w_gd = device_scan.dense(mask_tn, dh_tnd, h_tnd, w_gd)
+    d_tng, dh_nd = np.empty_like(dh_tnd), np.zeros_like(h_tnd[0])
+    arrays = [dh_tnd, h_tnd, mask_tn, dh_nd, d_tng]
+    device_scan.backward_sweep("rnn", "rnn_backward", w_gd, d_tng, dh_nd, arrays)
+    return d_tng, dh_nd, *device_scan.weight_gradients(d_tng, h_tnd[:-1], want_w)
+
+
+def rnn_double_backward_cuda(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd, w_gd, mask_tn):
+    """-> gradients for x (T, N, D), h0 (N, D), w (D, D), bias (D,), dh (T, N, D)"""
+    mask_tn, dh_tnd, d_tng, h_tnd, w_gd = device_scan.dense(mask_tn, dh_tnd, d_tng, h_tnd, w_gd)
+    hv_tng, au_tnd, av_tnd = device_scan.outside_the_sweeps(vw_gd, d_tng, h_tnd[:-1], w_gd)
+    v_tng = v_tng + hv_tng + vbias_g
+    vh_tnd, vd_tng = device_scan.states(vh0_nd, len(v_tng)), np.empty_like(d_tng)
+    dh_nd, vdh_nd = np.zeros_like(h_tnd[0]), np.zeros_like(h_tnd[0])
+    device_scan.forward_sweep("rnn", "rnn_tangent", w_gd, vh_tnd, [v_tng, h_tnd, mask_tn, vh_tnd])
+    arrays = [au_tnd, av_tnd, dh_tnd, h_tnd, vh_tnd, mask_tn, dh_nd, vdh_nd, vd_tng]
+    device_scan.backward_sweep("rnn", "rnn_backward_tangent", w_gd, vd_tng, vdh_nd, arrays)
+    gw, gbias = device_scan.weight_gradients(vd_tng, h_tnd[:-1], True)
+    return vd_tng, vdh_nd, gw + device_scan.sum_of_outer(d_tng, vh_tnd[:-1]), gbias, vh_tnd[1:]

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,29 @@ import numpy as np
 from minigen.errors import UserError
 
 DEVICES = ("cpu", "cuda")
+_where = "cpu"
+
+
+@contextlib.contextmanager
+def on(device: str) -> Iterator[None]:
+    """Inside the block, `place` and everything made with it is on `device`: weights, noise, batches. UserError without one."""
+    global _where
+    require(device)
+    before, _where = _where, device
+    try:
+        yield
+    finally:
+        _where = before
+
+
+def place(array: Any) -> Any:
+    """A NumPy array, on the device that work is done on."""
+    return array if _where == "cpu" else to_device(array, _where)
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is an array of either kind (and not a Tensor)."""
+    return isinstance(x, np.ndarray) or hasattr(x, "__array_function__")
 
 
 def cuda_status() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen.device import to_host
 from minigen.ops.adam import adam_update
 from minigen.tensor import Tensor
 
@@ -26,7 +27,7 @@ class Optimizer:
             raise ValueError("an optimiser needs at least one parameter")
         self.lr = lr
         self.steps = np.zeros(len(self.params), np.int64)  # for each parameter: one may get its first gradient late
-        self.slots = {name: [np.zeros(p.shape, p.dtype) for p in self.params] for name in slots}
+        self.slots = {name: [np.zeros_like(p.data) for p in self.params] for name in slots}
 
     @property
     def t(self) -> int:
@@ -54,7 +55,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"steps": self.steps.copy(), "lr": np.array(self.lr, np.float64)}
-        return state | {f"{name}.{i}": a.copy() for name, arrays in self.slots.items() for i, a in enumerate(arrays)}
+        slots = {f"{name}.{i}": a for name, arrays in self.slots.items() for i, a in enumerate(arrays)}
+        return state | {name: np.array(to_host(a)) for name, a in slots.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError, before anything is changed, if `state` belongs to another optimiser or model."""

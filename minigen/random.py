@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen.device import place
 from minigen.tensor import Tensor
 
 _generator = np.random.Generator(np.random.PCG64(0))
@@ -38,9 +39,9 @@ def set_state(state: str) -> None:
 
 def randn(*shape: int, dtype: Any = np.float32) -> Tensor:
     """Standard normal draws."""
-    return Tensor(_generator.standard_normal(shape, dtype=dtype))
+    return Tensor(place(_generator.standard_normal(shape, dtype=dtype)))
 
 
 def rand(*shape: int, dtype: Any = np.float32) -> Tensor:
     """Uniform draws in [0, 1)."""
-    return Tensor(_generator.random(shape, dtype=dtype))
+    return Tensor(place(_generator.random(shape, dtype=dtype)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Array = Any
+CUDA = 2  # among DLPack's device types
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -285,6 +286,10 @@ def from_dlpack(x: Any) -> Tensor:
 
     Changes made on either side are seen on both; they do not bump the version.
     """
+    if x.__dlpack_device__()[0] == CUDA:
+        from minigen.kernels.device_array import from_dlpack as from_gpu
+
+        return Tensor(from_gpu(x))
     return Tensor(np.from_dlpack(x))
 
 

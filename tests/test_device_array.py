@@ -117,6 +117,14 @@ def test_a_numpy_array_on_the_left_gives_way(order):
     check(lambda a: order(A[0], a), A[1])
 
 
+def test_dlpack_shares_the_memory():
+    x = to_device(A)
+    view = np.from_dlpack(x[1:, ::2])  # the emulator's memory is this computer's
+    assert np.array_equal(view, A[1:, ::2]) and np.shares_memory(view, np.from_dlpack(x))
+    x[2, 2] = 7
+    assert (view[1, 1] == 7).all()
+
+
 def test_what_is_not_there_is_refused():
     x = to_device(A)
     for wrong in (lambda: np.sin(x), lambda: np.sort(x), lambda: np.add.reduce(x), lambda: x[np.array([0, 1])]):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
+from minigen.device import place
 from minigen.models.pixel import PixelRNN, _spread
 from minigen.tensor import Tensor
 
@@ -37,7 +38,7 @@ class CodePrior(PixelRNN):
 
     def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
-        return ops.concatenate([vectors, Tensor(np.concatenate(_spread(seen, where, told), -1))], vectors.ndim - 1)
+        return ops.concatenate([vectors, Tensor(place(np.concatenate(_spread(seen, where, told), -1)))], vectors.ndim - 1)
 
     def _and_untold(self, labels: Any, n: int) -> Any:
         return np.concatenate([labels, np.full(n, -1)])

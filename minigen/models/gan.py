@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
+from minigen.device import place
 from minigen.tensor import Tensor
 
 LATENT = 100
+WIDTH = 64              # channels of the convolutions next to the image; further in twice as many
 SLOPE = 0.2
 Norm = Callable[[Sequence[int]], Any] | None  # (C, H, W) -> a layer; None for no normalisation
 
 
 def one_hot(labels: Any, classes: int) -> Tensor:
     """Integers (N,) -> float32 (N, classes)."""
-    return Tensor(np.eye(classes, dtype=np.float32)[labels])
+    return Tensor(place(np.eye(classes, dtype=np.float32)[labels]))
 
 
 class Generator:
@@ -88,14 +90,14 @@ def mlp_discriminator(shape: Sequence[int], classes: int = 0, spectral: bool = F
 def dcgan_generator(shape: Sequence[int], classes: int = 0, latent: int = LATENT) -> Generator:
     c, h, w = shape
     body = nn.Sequential(
-        nn.Linear(latent + classes, 128 * (h // 4) * (w // 4), bias=False),
-        nn.Unflatten(128, h // 4, w // 4),
-        nn.BatchNorm2d(128),
+        nn.Linear(latent + classes, 2 * WIDTH * (h // 4) * (w // 4), bias=False),
+        nn.Unflatten(2 * WIDTH, h // 4, w // 4),
+        nn.BatchNorm2d(2 * WIDTH),
         nn.ReLU(),
-        nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(64),
+        nn.ConvTranspose2d(2 * WIDTH, WIDTH, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(WIDTH),
         nn.ReLU(),
-        nn.ConvTranspose2d(64, c, 4, 2, 1),
+        nn.ConvTranspose2d(WIDTH, c, 4, 2, 1),
         nn.Tanh(),
     )
     nn.init.dcgan(body)
@@ -106,12 +108,12 @@ def dcgan_discriminator(
     shape: Sequence[int], classes: int = 0, norm: Norm = lambda chw: nn.BatchNorm2d(chw[0]), spectral: bool = False
 ) -> Discriminator:
     c, h, w = shape
-    inner = (128, h // 4, w // 4)
+    inner = (2 * WIDTH, h // 4, w // 4)
     wrap = nn.SpectralNorm if spectral else _same
     layers = [
-        wrap(nn.Conv2d(c + classes, 64, 4, 2, 1)),
+        wrap(nn.Conv2d(c + classes, WIDTH, 4, 2, 1)),
         nn.LeakyReLU(SLOPE),
-        wrap(nn.Conv2d(64, 128, 4, 2, 1, bias=norm is None)),  # a bias before a norm would be subtracted again
+        wrap(nn.Conv2d(WIDTH, 2 * WIDTH, 4, 2, 1, bias=norm is None)),  # a bias before a norm would be subtracted again
         *([] if norm is None else [norm(inner)]),
         nn.LeakyReLU(SLOPE),
         nn.Flatten(),

@@ -29,6 +29,7 @@ import numpy as np
 
 from minigen import nn, ops
 from minigen.autograd import no_grad
+from minigen.device import place, to_host
 from minigen.models.gan import one_hot
 from minigen.tensor import Tensor
 
@@ -95,13 +96,13 @@ class PixelRNN:
         """-log p(x), in nats for each value: the mean over images and values."""
         logits, target = self.logits(x, labels), self._targets(x)
         if self.binary:
-            return ops.bce_with_logits(logits, Tensor(target.astype(np.float32)))
+            return ops.bce_with_logits(logits, Tensor(place(target.astype(np.float32))))
         return ops.cross_entropy(ops.reshape(logits, (-1, self.levels)), target.reshape(-1))
 
     def log_prob(self, x: Array, labels: Any = None) -> Array:
         """log p(x) of each image, in nats: (N,) float64."""
         with no_grad():
-            found = _log_prob(self.logits(x, labels).data, self._targets(x), self.binary)
+            found = _log_prob(to_host(self.logits(x, labels).data), self._targets(x), self.binary)
         return found.sum(axis=(0, 2), dtype=np.float64)  # type: ignore[no-any-return]
 
     # --- one step after another ---------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class PixelRNN:
                 at = slice(t * self.width, (t + 1) * self.width)
                 reads = np.tile(seen[:, self._reads[t]], (copies, 1))
                 h, state = self.rnn.step(self._inputs(reads, self._where[t], told), state)
-                logits = self._unpacked(self._judged(h, told)).data  # (N, width) or (N, width, levels)
+                logits = to_host(self._unpacked(self._judged(h, told)).data)  # (N, width) or (N, width, levels)
                 if guidance:
                     logits = logits[:n] + guidance * (logits[:n] - logits[n:])
                 if at.start >= known:
@@ -157,7 +158,7 @@ class PixelRNN:
 
     def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
         """What a step reads: values (..., F), its place and the label, side by side."""
-        return Tensor(np.concatenate([seen, *_spread(seen, where, told)], -1))
+        return Tensor(place(np.concatenate([seen, *_spread(seen, where, told)], -1)))
 
     def _begin(self, told: Any) -> Any:
         """The state before the first step; None is zeros."""
@@ -176,7 +177,7 @@ class PixelRNN:
         return np.pad(self._fed(sequence), ((0, 0), (0, 1)), constant_values=self._outside)
 
     def _told(self, labels: Any, n: int) -> Any:
-        return one_hot(labels, self.classes).data if self.classes else np.zeros((n, 0), np.float32)
+        return to_host(one_hot(labels, self.classes).data) if self.classes else np.zeros((n, 0), np.float32)
 
     def _targets(self, x: Array) -> Array:
         """(N, c, H, W) -> (T, N, width)"""

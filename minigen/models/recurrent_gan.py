@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
+from minigen.models import gan
 from minigen.models.gan import LATENT, SLOPE, Discriminator, Generator, Norm, one_hot
 from minigen.tensor import Tensor
 
@@ -37,10 +38,10 @@ class RecurrentGenerator(Generator):
     def __init__(self, cell: str, shape: Sequence[int], classes: int = 0, latent: int = LATENT) -> None:
         c, h, w = shape
         head = nn.Sequential(
-            nn.Conv2d(MAPS, 64, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(MAPS, gan.WIDTH, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(gan.WIDTH),
             nn.ReLU(),
-            nn.ConvTranspose2d(64, c, 4, 2, 1),
+            nn.ConvTranspose2d(gan.WIDTH, c, 4, 2, 1),
             nn.Tanh(),
         )
         nn.init.dcgan(head)
@@ -92,16 +93,16 @@ def mirrored_discriminator(generator: Generator, shape: Sequence[int], norm: Nor
     """D that shares G's convolutions, as the table above says. norm as in `dcgan_discriminator`."""
     c, h, w = shape
     drawing, _, _, painting, _ = generator.body
-    inner, outer, bias = (MAPS, h // 2, w // 2), (128, h // 4, w // 4), norm is None
-    first = _WithPlanes(painting.weight, generator.classes) if generator.classes else nn.Conv2d(c, 64, 4, 2, 1)
-    second = nn.ConvTranspose2d(64, MAPS, 3, 1, 1, bias=bias)
+    inner, outer, bias = (MAPS, h // 2, w // 2), (2 * gan.WIDTH, h // 4, w // 4), norm is None
+    first = _WithPlanes(painting.weight, generator.classes) if generator.classes else nn.Conv2d(c, gan.WIDTH, 4, 2, 1)
+    second = nn.ConvTranspose2d(gan.WIDTH, MAPS, 3, 1, 1, bias=bias)
     body = nn.Sequential(
         first,
         nn.LeakyReLU(SLOPE),
         second,
         *([] if norm is None else [norm(inner)]),
         nn.LeakyReLU(SLOPE),
-        nn.Conv2d(MAPS, 128, 4, 2, 1, bias=bias),
+        nn.Conv2d(MAPS, 2 * gan.WIDTH, 4, 2, 1, bias=bias),
         *([] if norm is None else [norm(outer)]),
         nn.LeakyReLU(SLOPE),
         nn.Flatten(),

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigen import nn, ops
+from minigen.device import place
 from minigen.models.code_prior import CodePrior
 from minigen.models.pixel import _spread
 from minigen.tensor import Tensor
@@ -89,7 +90,8 @@ class Seq2Seq(CodePrior):
     def _inputs(self, seen: Array, where: Array, told: Read) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
         caption = ops.broadcast_to(told.last, (*seen.shape[:-1], told.last.shape[-1]))
-        return ops.concatenate([vectors, Tensor(_spread(seen, where)[0]), caption], vectors.ndim - 1)
+        position = Tensor(place(np.ascontiguousarray(_spread(seen, where)[0])))
+        return ops.concatenate([vectors, position, caption], vectors.ndim - 1)
 
     def _judged(self, states: Tensor, told: Read) -> Tensor:
         if self.query is None or self.joined is None:

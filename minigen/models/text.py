@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
+from minigen.device import place, to_host
 from minigen.tensor import Tensor
 
 
@@ -73,9 +74,10 @@ class TextGenerator(CharRNN):
         table, state, written = self.embedding.weight[: self.characters], None, []
         for g in noise:
             logits, state = self.read(x, state)
-            y = ops.softmax((logits + Tensor(g)) * (1 / temperature))
+            y = ops.softmax((logits + Tensor(place(g))) * (1 / temperature))
             if hard:
-                y = y + Tensor(one_hot(y.data.argmax(1), self.characters) - y.data)  # one's value, the other's gradient
+                chosen = place(one_hot(to_host(y.data.argmax(1)), self.characters))
+                y = y + Tensor(chosen - y.data)  # one's value, the other's gradient
             x = y.detach() @ table
             written.append(y)
         return ops.stack(written, 1)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from minigen.device import place
 from minigen.random import generator
 from minigen.tensor import Tensor
 
 
 def uniform(shape: tuple[int, ...], bound: float) -> Tensor:
     """A parameter uniform in [-bound, bound]. With bound = 1 / sqrt(fan_in) this is PyTorch's default for its layers."""
-    return Tensor(generator().random(shape, dtype=np.float32) * np.float32(2 * bound) - np.float32(bound), True)
+    return Tensor(place(generator().random(shape, dtype=np.float32) * np.float32(2 * bound) - np.float32(bound)), True)
 
 
 def dcgan(model: Any, std: float = 0.02) -> None:

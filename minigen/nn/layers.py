@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigen import ops
+from minigen.device import place
 from minigen.nn.init import uniform
 from minigen.tensor import Tensor
 
@@ -83,10 +84,10 @@ class _BatchNorm(Fusing):
     ndims: tuple[int, ...] = ()
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        self.weight = Tensor(np.ones(num_features, np.float32), True)
-        self.bias = Tensor(np.zeros(num_features, np.float32), True)
-        self.running_mean = np.zeros(num_features, np.float32)
-        self.running_var = np.ones(num_features, np.float32)
+        self.weight = Tensor(place(np.ones(num_features, np.float32)), True)
+        self.bias = Tensor(place(np.zeros(num_features, np.float32)), True)
+        self.running_mean = place(np.zeros(num_features, np.float32))
+        self.running_var = place(np.ones(num_features, np.float32))
         self.num_batches_tracked = np.zeros((), np.int64)
         self.eps, self.momentum = eps, momentum
         self.training = True
@@ -117,8 +118,8 @@ class LayerNorm:
 
     def __init__(self, normalized_shape: Any, eps: float = 1e-5) -> None:
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.weight = Tensor(np.ones(shape, np.float32), True)
-        self.bias = Tensor(np.zeros(shape, np.float32), True)
+        self.weight = Tensor(place(np.ones(shape, np.float32)), True)
+        self.bias = Tensor(place(np.zeros(shape, np.float32)), True)
         self.eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class Embedding:
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
         from minigen.random import generator
 
-        self.weight = Tensor(generator().standard_normal((num_embeddings, embedding_dim), dtype=np.float32), True)
+        self.weight = Tensor(place(generator().standard_normal((num_embeddings, embedding_dim), dtype=np.float32)), True)
 
     def __call__(self, index: Any) -> Tensor:
         return ops.embedding(self.weight, index)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigen import ops
+from minigen.device import place
 from minigen.nn.init import uniform
 from minigen.ops.arithmetic import as_tensor
 from minigen.tensor import Tensor
@@ -91,7 +92,7 @@ class _Recurrent:
         """The initial states of each pass."""
         shape = (passes, x.shape[1], self.hidden_size)
         if state is None:
-            zero = Tensor(np.zeros(shape[1:], self.weight_hh_l0.dtype))  # type: ignore[attr-defined]
+            zero = Tensor(place(np.zeros(shape[1:], self.weight_hh_l0.dtype)))  # type: ignore[attr-defined]
             return [(zero,) * self.states] * passes
         given = tuple(state) if isinstance(state, (tuple, list)) else (state,)
         given = tuple(as_tensor(s) for s in given)

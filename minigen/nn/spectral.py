@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen.device import place
 from minigen.nn.layers import Fusing
 from minigen.ops.spectral_norm import power_iteration, spectral_norm
 from minigen.random import generator
@@ -26,7 +27,7 @@ class SpectralNorm(Fusing):
         self._layer = layer  # underscore: its weight is ours, and must not be found twice
         flat = self._flat()
         u = generator().standard_normal(flat.shape[0], dtype=np.float32)
-        self.u, self.v = power_iteration(flat, u / np.linalg.norm(u), warm_up)
+        self.u, self.v = power_iteration(flat, place(u / np.linalg.norm(u)), warm_up)
 
     def _flat(self) -> Any:
         return self.weight.data.reshape(self.weight.shape[0], -1)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigen import ops
+from minigen.device import place, to_host
 from minigen.random import generator
 from minigen.tensor import Tensor
 
@@ -68,26 +69,26 @@ class _Codebook:
             raise ValueError(f"codes have {self.dim} dimensions; an input of shape {z.shape} does not fit")
         flat = ops.reshape(vectors, (-1, self.dim))
         if self.training and not self.began:
-            self._set(slice(None), kmeans_plus_plus(flat.data, self.num_codes))
+            self._set(slice(None), kmeans_plus_plus(to_host(flat.data), self.num_codes))
             self.began[...] = 1
         codes = self.codes()
-        index = ops.nearest_code(flat, codes.detach())._data
+        index = to_host(ops.nearest_code(flat, codes.detach())._data)
         q = ops.gather(codes, index)
         out, loss = self._through(flat, q)
         counts = np.bincount(index, minlength=self.num_codes)
         if self.training:
             self._learn(flat.data, index, counts)
-            self._revive(flat.data, counts)
+            self._revive(to_host(flat.data), counts)
         out, indices = ops.reshape(out, vectors.shape), index.reshape(vectors.shape[:-1])
         return Quantized(ops.permute(out, (0, 3, 1, 2)) if images else out, indices, loss, perplexity(counts))
 
     def codes(self) -> Tensor:
         """The codebook (K, D)."""
-        return self.weight if isinstance(self.weight, Tensor) else Tensor(self.weight.copy())
+        return self.weight if isinstance(self.weight, Tensor) else Tensor(place(self.weight.copy()))
 
     def lookup(self, indices: Array) -> Tensor:
         """The vectors at integers (...): (..., D), or for (N, H, W) as an image (N, D, H, W)."""
-        q = Tensor(self.codes().data[indices])
+        q = ops.gather(self.codes().detach(), indices)
         return ops.permute(q, (0, 3, 1, 2)) if indices.ndim == 3 else q
 
     def _through(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +118,7 @@ class VectorQuantizer(_Codebook):
         self, num_codes: int, dim: int, beta: float = 0.25, init: str = "kmeans++", revive_after: int = 0
     ) -> None:  # fmt: skip
         super().__init__(num_codes, dim, beta, init, revive_after)
-        self.weight = Tensor(_uniform(num_codes, dim), True)
+        self.weight = Tensor(place(_uniform(num_codes, dim)), True)
 
     def _through(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         out, commitment = super()._through(z, q)
@@ -150,7 +151,7 @@ class EMAVectorQuantizer(_Codebook):
         self.counts, self.sums = np.ones(num_codes, np.float32), self.weight.copy()
 
     def _learn(self, z: Array, index: Array, counts: Array) -> None:
-        sums = ops.scatter_add(Tensor(z), index, self.num_codes).data
+        sums = to_host(ops.scatter_add(Tensor(z), index, self.num_codes).data)
         self.counts += (1 - self.decay) * (counts - self.counts)
         self.sums += (1 - self.decay) * (sums - self.sums)
         total = self.counts.sum()

@@ -1,7 +1,7 @@
 """Finding a model's parameters without a base class: any object is a model, and its attributes are walked.
 
     Tensor that requires a gradient    parameter
-    NumPy array                        buffer (running statistics): saved, not trained
+    array                              buffer (running statistics): saved, not trained
     list, tuple, dict, object          walked in turn; attributes that begin with _ are skipped
 
 Names join attribute names and indices with dots, which gives PyTorch's names: "0.weight", "body.3.running_mean".
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen.device import is_array, to_host
 from minigen.tensor import Tensor
 
 
@@ -36,7 +37,7 @@ def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if not isinstance(node, (int, float, str, bool, type(None))):
             seen.add(id(node))
         yield name, node
-        if not isinstance(node, (Tensor, np.ndarray)):
+        if not (isinstance(node, Tensor) or is_array(node)):
             for key, child in _children(node):
                 yield from visit(child, f"{name}.{key}" if name else key)
 
@@ -57,13 +58,13 @@ def _state(model: Any) -> dict[str, Any]:
     return {
         name: node
         for name, node in walk(model)
-        if isinstance(node, np.ndarray) or (isinstance(node, Tensor) and node.requires_grad)
+        if is_array(node) or (isinstance(node, Tensor) and node.requires_grad)
     }
 
 
 def state_dict(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     """Copies of all parameters and buffers by name."""
-    return {k: np.array(v._data if isinstance(v, Tensor) else v) for k, v in _state(model).items()}
+    return {k: np.array(to_host(v._data if isinstance(v, Tensor) else v)) for k, v in _state(model).items()}
 
 
 def load_state_dict(model: Any, arrays: Mapping[str, Any]) -> None:
@@ -89,5 +90,5 @@ def load_state_dict(model: Any, arrays: Mapping[str, Any]) -> None:
 def set_training(model: Any, training: bool) -> None:
     """Switch batch norm, dropout and spectral norm in `model` between training and evaluation."""
     for _, node in walk(model):
-        if hasattr(node, "training") and not isinstance(node, (Tensor, np.ndarray)):
+        if hasattr(node, "training") and not isinstance(node, Tensor):
             node.training = training

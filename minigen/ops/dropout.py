@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minigen.device import to_device
 from minigen.ops.arithmetic import mul
 from minigen.ops.example import example
 from minigen.random import generator
@@ -20,7 +21,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if not training or p == 0:
         return x
     keep = generator().random(x.shape, dtype=np.float32) >= p
-    return mul(x, Tensor(keep.astype(x.dtype) / x.dtype.type(1 - p)))
+    return mul(x, Tensor(to_device(keep.astype(x.dtype) / x.dtype.type(1 - p), x.device)))
 
 
 def _seeded(x: Tensor) -> Tensor:

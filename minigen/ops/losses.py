@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen.device import to_device
 from minigen.ops.arithmetic import as_tensor, mul, square, sub
 from minigen.ops.elementwise import softplus
 from minigen.ops.example import example, off_kink
@@ -42,7 +43,7 @@ def cross_entropy(x: Tensor, target: Any) -> Tensor:
         raise ValueError(f"cross_entropy wants logits (N, K) and targets (N,), not {x.shape} and {index.shape}")
     if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < x.shape[1]):
         raise ValueError(f"cross_entropy: targets must be integers in 0..{x.shape[1] - 1}")
-    chosen = Tensor(np.eye(x.shape[1], dtype=x.dtype)[index])
+    chosen = Tensor(to_device(np.eye(x.shape[1], dtype=x.dtype)[index], x.device))
     return mean(logsumexp(x, 1) - sum(x * chosen, 1))
 
 

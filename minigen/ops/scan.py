@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from minigen.autograd import GradientError, Op
+from minigen.device import to_host
 from minigen.ops.arithmetic import as_tensor
 from minigen.tensor import Tensor
 
@@ -86,7 +87,7 @@ class Scan(Op):
         x, *states, w, bias = self.inputs
         t, n, _ = x.shape
         shapes = ((t, n, w.shape[1]), (n, w.shape[1]))
-        given = [Tensor(np.zeros(s, x.dtype)) if g is None else g for g, s in zip(grads, shapes, strict=False)]
+        given = [Tensor(np.zeros_like(x._data, shape=s)) if g is None else g for g, s in zip(grads, shapes, strict=False)]
         want_w = self.needs[-2] or self.needs[-1]
         return self.grad(self.mask, self.saved, self.given, want_w)(x, *states, w, bias, *given)
 
@@ -168,7 +169,7 @@ def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, b
         raise TypeError(f"{name}: gates, states, weight and bias must have one dtype, not {kinds}")
     if mask is None:
         return np.ones((t, n), bool)
-    mask = np.array(as_tensor(mask, x).data, bool)  # a copy: a loader may fill the same array again
+    mask = np.array(to_host(as_tensor(mask, x).data), bool)  # a copy: a loader may fill the same array again
     if mask.shape != (t, n):
         raise ValueError(f"{name}: a mask of shape {mask.shape}; wanted (T, N) = {(t, n)}")
     return mask

@@ -151,6 +151,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
 
 
 EXAMPLES = {
+    "to": [example(lambda x: 2.0 * to(x, "cpu"), (2, 3))],
     "reshape": [example(lambda x: reshape(x, (4, -1)), (2, 3, 4))],
     "permute": [example(lambda x: permute(x, (2, 0, 1)), (2, 3, 4)), example(lambda x: transpose(x, 0, -1), (2, 3, 4))],
     "concatenate": [example(lambda x, y: concatenate([x, y], 1), (2, 3), (2, 4))],

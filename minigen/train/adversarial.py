@@ -11,6 +11,7 @@ import tyro
 from minigen import nn, random
 from minigen.autograd import grad, no_grad
 from minigen.data.loader import Loader
+from minigen.device import place, to_host
 from minigen.errors import UserError
 from minigen.models.gan import (
     LATENT,
@@ -105,7 +106,7 @@ class Adversarial(Trainer):
         """The next batch: x (N, *shape), and its labels (N,) if the networks are conditional, else None."""
         assert self.loader is not None
         x, y = self.loader.next()
-        return Tensor(x), y if self.generator.classes else None
+        return Tensor(place(x)), y if self.generator.classes else None
 
     def update_discriminator(self, loss: Tensor) -> None:
         """One step of D down the gradient of `loss`; G is not touched, and gradients for it are not computed."""
@@ -137,13 +138,14 @@ class Adversarial(Trainer):
         with self.looking(self.generator), no_grad():
             for start in range(0, count, 256):
                 n = min(256, count - start)
-                z = Tensor(rng.standard_normal((n, *self.generator.noise_shape), dtype=np.float32))
-                parts.append(self.generator(z, None if labels is None else labels[start : start + n]).data)
+                z = Tensor(place(rng.standard_normal((n, *self.generator.noise_shape), dtype=np.float32)))
+                parts.append(to_host(self.generator(z, None if labels is None else labels[start : start + n]).data))
         return np.concatenate(parts)
 
     def score(self, x: np.ndarray[Any, Any], labels: Any) -> np.ndarray[Any, Any]:
         """The discriminator's scores (N,) in evaluation mode."""
         D = self.discriminator
         with self.looking(D), no_grad():
-            parts = [D(Tensor(x[i : i + 256]), labels[i : i + 256] if D.classes else None).data for i in range(0, len(x), 256)]
+            at = [slice(i, i + 256) for i in range(0, len(x), 256)]
+            parts = [to_host(D(Tensor(place(x[i])), labels[i] if D.classes else None).data) for i in at]
         return np.concatenate(parts)

@@ -23,6 +23,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Streams, Text
+from minigen.device import place, to_host
 from minigen.errors import UserError
 from minigen.models import text as models
 from minigen.optim import SCHEDULES, Adam, clip_grad_norm
@@ -56,13 +57,13 @@ class CharRNNTrainer(TextTrainer):
         assert self.streams is not None
         t = self.opt.t
         x, y = self.streams.at(t)
-        logits, state = self.model(x, _state([Tensor(a) for a in self.carried]))
+        logits, state = self.model(x, _state([Tensor(place(a)) for a in self.carried]))
         nll = ops.cross_entropy(ops.reshape(logits, (y.size, -1)), y.reshape(-1))
         grads, _ = clip_grad_norm(grad(nll, self.params), self.config.clip)
         self.opt.lr = self.config.lr * self.factor(t)
         self.opt.step(grads)
         for a, s in zip(self.carried, state if isinstance(state, tuple) else (state,), strict=True):
-            a[...] = s.data  # numbers, not a graph: the gradient stops here
+            a[...] = to_host(s.data)  # numbers, not a graph: the gradient stops here
         return {"nll": nll.item()}
 
     def likelihood(self, indices: Any, chunk: int = 1000) -> float:

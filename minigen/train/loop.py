@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigen import random
-from minigen.device import require
+from minigen.device import on
 from minigen.errors import UserError
 from minigen.train import pictures, run
 from minigen.train.config import BaseRecipe, DataInfo
@@ -48,11 +48,13 @@ def train(config: BaseRecipe, say: Callable[[str], None] = print) -> Path:
 
     Raises UserError for bad input and for losses that stop being numbers; the last checkpoint stays valid.
     """
-    require(config.device)
-    if config.device != "cpu":
-        raise UserError("recipes train on the CPU: not all of their kernels have a CUDA version yet (kernels/README.md)")
     if config.resume and config.out is None:
         raise UserError("--resume needs --out: the run to go on with")
+    with on(config.device):
+        return _train(config, say)
+
+
+def _train(config: BaseRecipe, say: Callable[[str], None]) -> Path:
     data = config.load()
     for notice in data.notices:
         say(notice)

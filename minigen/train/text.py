@@ -19,6 +19,7 @@ import tyro
 
 from minigen.autograd import no_grad
 from minigen.data import Text, Vocabulary, load_text
+from minigen.device import to_host
 from minigen.errors import UserError
 from minigen.train.checkpoint import write_atomically
 from minigen.train.config import BaseRecipe, DataInfo
@@ -121,7 +122,7 @@ class TextTrainer(Trainer):
             for index in (self.begin, *self._encode(prompt)):
                 logits, state = self.model.step(np.full(count, index), state)
             while len(written) < length:
-                written.append(draw(logits.data, temperature, top_p, rng))
+                written.append(draw(to_host(logits.data), temperature, top_p, rng))
                 logits, state = self.model.step(written[-1], state)
         return [prompt + self.vocabulary.decode(row) for row in np.stack(written, 1)]
 

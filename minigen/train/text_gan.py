@@ -38,6 +38,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Text
+from minigen.device import place, to_host
 from minigen.errors import UserError
 from minigen.metrics import distinct, presence
 from minigen.models import text as models
@@ -108,7 +109,7 @@ class TextGANTrainer(TextTrainer):
         c, D = self.config, self.critic
         if self.opt_d.t == 0 and self.opt_mle.t:
             D.read_like(self.model)
-        x = Tensor(models.one_hot(self.pieces(), len(self.vocabulary)))
+        x = Tensor(place(models.one_hot(self.pieces(), len(self.vocabulary))))
         with no_grad():  # D's update does not reach G
             y = self.write(len(x))
         n, scores = len(x), D(ops.concatenate([x, y]))
@@ -148,7 +149,7 @@ class TextGANTrainer(TextTrainer):
     def write(self, n: int) -> Tensor:
         """n texts of G as one-hots, hard or soft: (N, T, V)."""
         c = self.config
-        u = np.maximum(rand(c.seq_length, n, len(self.vocabulary)).data, 1e-30)
+        u = np.maximum(to_host(rand(c.seq_length, n, len(self.vocabulary)).data), 1e-30)
         return self.model.write(-np.log(-np.log(u)), c.tau, c.objective == "gumbel")  # type: ignore[no-any-return]
 
     # --- looking at it ------------------------------------------------------------------------------------------------

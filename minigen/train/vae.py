@@ -22,6 +22,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Loader, to_uint8
+from minigen.device import place, to_host
 from minigen.errors import UserError
 from minigen.metrics.reconstruction import psnr
 from minigen.models.vqvae import VAE as Model
@@ -47,7 +48,7 @@ class VAETrainer(Trainer):
             self.loader = self.parts["loader"] = Loader(data.images, data.labels, config.batch_size or 1, config.seed)
 
     def step(self) -> dict[str, float]:
-        x = Tensor(self.loader.next()[0])
+        x = Tensor(place(self.loader.next()[0]))
         y, mean, log_var = self.model(x)
         error, values = ops.mse(y, x), math.prod(self.info.shape)
         likelihood, kl = (ops.log(error) + (LOG_2PI + 1)) * (values / 2), divergence(mean, log_var)
@@ -67,7 +68,7 @@ class VAETrainer(Trainer):
         with self.looking(self.model), no_grad():
             for i in range(0, count, AT_ONCE):
                 z = rng.standard_normal((min(AT_ONCE, count - i), self.model.dim, h // 4, w // 4), np.float32)
-                parts.append(self.model.decode(Tensor(z)).data)
+                parts.append(to_host(self.model.decode(Tensor(place(z))).data))
         return np.clip(np.concatenate(parts), -1, 1)
 
     def evaluate(self, x: Array, labels: Any) -> dict[str, Any]:
@@ -75,12 +76,12 @@ class VAETrainer(Trainer):
         totals, error, values = np.zeros(2), [], math.prod(self.info.shape)
         with self.looking(self.model), no_grad():
             for i in range(0, len(x), AT_ONCE):
-                part = Tensor(x[i : i + AT_ONCE])
+                part = Tensor(place(x[i : i + AT_ONCE]))
                 y, mean, log_var = self.model(part)
                 variance = float(self.model.variance)
                 likelihood = (ops.mse(y, part).item() / variance + math.log(variance) + LOG_2PI) * values / 2
                 totals += [len(part.data) * t for t in (likelihood, divergence(mean, log_var).item())]
-                error.append(to_uint8(self.model.decode(mean).data))
+                error.append(to_uint8(to_host(self.model.decode(mean).data)))
         likelihood, kl = totals / len(x)
         return {
             "protocol": "nats per image, of a density over [-1, 1]; an upper bound of -log p, one draw for each image",

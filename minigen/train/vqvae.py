@@ -21,6 +21,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Loader, to_float, to_uint8
+from minigen.device import place, to_host
 from minigen.errors import UserError
 from minigen.metrics.reconstruction import psnr, psnr_of
 from minigen.models.vqvae import VQVAE as Model
@@ -54,7 +55,7 @@ class VQVAETrainer(Trainer):
             self.shown = to_float(shown[:: max(1, len(shown) // AT_ONCE)])  # a folder begins with one class: not its first ones
 
     def step(self) -> dict[str, float]:
-        x = Tensor(self.loader.next()[0])
+        x = Tensor(place(self.loader.next()[0]))
         y, codes = self.model(x)
         mse = ops.mse(y, x)
         self.opt.lr = self.config.lr * self.factor(self.opt.t)
@@ -67,13 +68,15 @@ class VQVAETrainer(Trainer):
     def encode(self, images: Array) -> Array:
         """uint8 (N, c, H, W) -> codes (N, H/4, W/4)"""
         with self.looking(self.model), no_grad():
-            parts = [self.model.encode(Tensor(to_float(images[i : i + AT_ONCE]))) for i in range(0, len(images), AT_ONCE)]
+            at = [slice(i, i + AT_ONCE) for i in range(0, len(images), AT_ONCE)]
+            parts = [to_host(self.model.encode(Tensor(place(to_float(images[i]))))) for i in at]
         return np.concatenate(parts)
 
     def decode(self, indices: Array) -> Array:
         """Codes (N, h, w) -> uint8 (N, c, 4h, 4w)"""
         with self.looking(self.model), no_grad():
-            parts = [to_uint8(self.model.decode(indices[i : i + AT_ONCE]).data) for i in range(0, len(indices), AT_ONCE)]
+            at = [slice(i, i + AT_ONCE) for i in range(0, len(indices), AT_ONCE)]
+            parts = [to_uint8(to_host(self.model.decode(indices[i]).data)) for i in at]
         return np.concatenate(parts)
 
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> Array:

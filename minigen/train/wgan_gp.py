@@ -25,6 +25,7 @@ import numpy as np
 
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
+from minigen.device import place
 from minigen.errors import UserError
 from minigen.models.gan import LATENT, Discriminator
 from minigen.models.recurrent_gan import SequenceCritic
@@ -97,7 +98,8 @@ class WGANGPTrainer(Adversarial):
         fake_labels = labels_in_turn(len(x), self.generator.classes)
         n = min(len(x), 1000)
         kept = labels[:n] if self.discriminator.classes else None
-        penalty = gradient_penalty(self.config.penalty, self.discriminator, Tensor(x[:n]), Tensor(y[:n]), kept)
+        at = Tensor(place(x[:n])), Tensor(place(y[:n]))
+        penalty = gradient_penalty(self.config.penalty, self.discriminator, *at, kept)
         distance = self.score(x, labels).mean() - self.score(y, fake_labels).mean()
         return {"wasserstein": float(distance), "penalty": penalty.item()}
 
