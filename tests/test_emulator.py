@@ -97,6 +97,14 @@ def test_a_kernel_that_does_not_compile_is_an_error_with_its_line():
         Library('extern "C" __global__ void k(real* y) {\n    y[0] = undeclared;\n}', np.float32)
 
 
+def test_without_a_home_built_kernels_go_where_temporary_files_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert emulator.cache_folder() == tmp_path / "minigen" / "emulator"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert emulator.cache_folder().parent == tmp_path
+
+
 def test_includes_are_put_in_and_lines_kept(tmp_path):
     (tmp_path / "a.cuh").write_text("// one\n// two\n")
     (tmp_path / "k.cu").write_text('// first\n#include "a.cuh"\n#include "a.cuh"\nint here;\n')

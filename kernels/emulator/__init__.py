@@ -19,6 +19,7 @@ one. Blocks must not wait for each other: they run one after another.
 Needs g++; ValueError and KernelFault say what is wrong in one line each. Built libraries are kept in the user's cache folder.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -58,9 +59,17 @@ def missing():
 # --- building ---------------------------------------------------------------------------------------------------------
 
 def cache_folder():
-    """Where built libraries are kept; XDG_CACHE_HOME moves it."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "minigen" / "emulator"
+    """Where built libraries are kept; XDG_CACHE_HOME moves it. Where that cannot be written, a folder for temporary files."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigen" / "emulator"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"minigen-emulator-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():     # libraries from there are run
+        raise ValueError(f"{folder} belongs to somebody else; XDG_CACHE_HOME chooses another folder for built kernels")
+    return folder
 
 
 @functools.cache
@@ -76,7 +85,6 @@ def _build(name, text, arguments):
     folder = cache_folder()
     path = folder / f"{name}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             source, compiled, made = (Path(work) / f"{name}.{kind}" for kind in ("cu", "o", "so"))
             source.write_text(text)
@@ -104,7 +112,8 @@ def _runtime():
     parts = [(HERE / name).read_text() for name in ("runtime.h", "runtime.cpp", "memory.cpp")]
     text = "\n".join(f'#line 1 "{name}.cu"\n' + part.replace('#include "runtime.h"', "").replace("#pragma once", "")
                      for name, part in zip(("runtime.h", "runtime.cpp", "memory.cpp"), parts, strict=True))
-    library = ctypes.CDLL(str(_build("runtime", text, [*FLAGS, "-O2"])), mode=ctypes.RTLD_GLOBAL)
+    # PyDLL, for two launches at a time would use the same fibers: Python's lock is held as long as a kernel runs.
+    library = ctypes.PyDLL(str(_build("runtime", text, [*FLAGS, "-O2"])), mode=ctypes.RTLD_GLOBAL)
     library.emulator_allocated.argtypes = library.emulator_written.argtypes = [ctypes.c_void_p, ctypes.c_ulong]
     library.emulator_freed.argtypes = [ctypes.c_void_p]
     library.emulator_events.restype = ctypes.c_ulong

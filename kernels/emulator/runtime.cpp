@@ -240,7 +240,14 @@ extern "C" int emulator_launch(const unsigned* grid, const unsigned* block, unsi
     size_t threads = (size_t)block[0] * block[1] * block[2], blocks = (size_t)grid[0] * grid[1] * grid[2];
     if (threads != fibers.size()) {
         if (stacks) munmap(stacks, fibers.size() * STACK);
-        stacks = static_cast<char*>(mmap(nullptr, threads * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void* room = mmap(nullptr, threads * STACK, PROT_READ | PROT_WRITE, kind, -1, 0);
+        stacks = room == MAP_FAILED ? nullptr : static_cast<char*>(room);
+        if (!stacks) {
+            fibers.clear();
+            snprintf(text, text_size, "there is no memory for the stacks of %zu threads", threads);
+            return 1;
+        }
         fibers.assign(threads, Fiber());
         now.warp_epoch.assign(threads, 0);
     }
