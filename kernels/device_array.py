@@ -19,6 +19,7 @@ import numpy as np
 from . import cuda, layout
 
 BLOCK = 256
+FEW = 64        # elements of an output from which a block is worth it
 MOVED = {np.dtype(t): np.dtype(t).name for t in (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)}
 
 
@@ -320,5 +321,9 @@ def reduce(kernel, x, axis, keepdims, sign=None):
             return reduce(kernel, dense_copy(x.transpose(kept + over)), tuple(range(len(kept), x.ndim)), False, sign)
         outer, inner = (layout.packed(p, 3, 1) for p in parts)
         at = outer[0] + inner[0] + outer[1] + inner[1] + [0] * 2 * layout.AXES
-        cuda.launch("reduce", kernel, real(x.dtype), y.size, 128, [origin(x), y, *([sign] if sign else []), at, count])
+        given = [origin(x), y, *([sign] if sign else []), at, count]
+        if count < FEW and not sign:
+            launch("reduce", f"{kernel}_few", real(x.dtype), y.size, [*given, y.size])
+        else:
+            cuda.launch("reduce", kernel, real(x.dtype), y.size, 128, given)
     return y.reshape(tuple(1 if a in over else n for a, n in enumerate(x.shape))) if keepdims else y

@@ -1,17 +1,34 @@
 // Sums and largest elements over some axes: axes 0 to 2 of the layout are kept, 3 to 5 are reduced.
 //
-//     version 1   one block an output: each thread takes every 128th element, then halves meet in shared memory
+//     version 1   <name>_few: one thread an output, for outputs of few elements
+//     version 2   one block an output: each thread takes every 128th element, then halves meet in shared memory
 //
 // The order of a sum is fixed by the shapes: the result is the same in every run.
 #include "layout.cuh"
 
 #define THREADS 128
 
-#define REDUCE(name, first, both)                                                                                      \
+#define FEW(name, both)                                                                                                \
+    extern "C" __global__ void name(const real* x, real* y, Layout at, int count, int n) {                             \
+        if (INDEX >= n) return;                                                                                        \
+        int start = offset(INDEX, at.size, at.a, 0, 3);                                                                \
+        real l = x[start];                                                                                             \
+        for (int i = 1; i < count; i++) {                                                                              \
+            real r = x[start + offset(i, at.size, at.a, 3, 6)];                                                        \
+            l = both;                                                                                                  \
+        }                                                                                                              \
+        y[INDEX] = l;                                                                                                  \
+    }
+
+FEW(sum_few, l + r)
+FEW(largest_few, l != l || l > r ? l : r)
+FEW(smallest_few, l != l || l < r ? l : r)
+
+#define REDUCE(name, both)                                                                                             \
     extern "C" __global__ void name(const real* x, real* y, Layout at, int count) {                                    \
         __shared__ real part[THREADS];                                                                                 \
         int t = threadIdx.x, start = offset(blockIdx.x, at.size, at.a, 0, 3);                                          \
-        real l = first;                                                                                                \
+        real l = 0;                                                                                                    \
         for (int i = t; i < count; i += THREADS) {                                                                     \
             real r = x[start + offset(i, at.size, at.a, 3, 6)];                                                        \
             l = i == t ? r : both;                                                                                     \
@@ -29,9 +46,9 @@
         if (t == 0) y[blockIdx.x] = l;                                                                                 \
     }
 
-REDUCE(sum, 0, l + r)
-REDUCE(largest, 0, l != l || l > r ? l : r)
-REDUCE(smallest, 0, l != l || l < r ? l : r)
+REDUCE(sum, l + r)
+REDUCE(largest, l != l || l > r ? l : r)
+REDUCE(smallest, l != l || l < r ? l : r)
 
 // The position of the largest (sign 1) or smallest (sign -1) element, the first of equals.
 extern "C" __global__ void position(const real* x, long long* y, int sign, Layout at, int count) {
