@@ -36,6 +36,13 @@ def place(array: Any) -> Any:
     return array if _where == "cpu" else to_device(array, _where)
 
 
+def synchronize() -> None:
+    """Wait until the device has done everything it was given."""
+    from minigen.kernels import cuda
+
+    cuda.backend().synchronize()
+
+
 def is_array(x: Any) -> bool:
     """Whether x is an array of either kind (and not a Tensor)."""
     return isinstance(x, np.ndarray) or hasattr(x, "__array_function__")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minigen.kernels import emulator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are run from the project's folder, not installed
@@ -55,6 +56,21 @@ def test_a_step_is_timed_and_written_as_json(tmp_path):
     assert {"processor", "cores", "threads", "blas", "versions", "date"} <= set(content["environment"])
 
 
+@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+@pytest.mark.parametrize("what", [["steps", "mlp_gan"], ["kernels", "gather"]])
+def test_on_a_device_it_says_which(what, tmp_path):
+    file = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks", *what, "--device", "cuda", "--seconds", "0.01", "--json", str(file)]
+    kept = {"cwd": ROOT, "capture_output": True, "text": True, "env": os.environ | {"MINIGEN_CUDA": "emulated"}}
+    done = subprocess.run(command, **kept)
+    assert done.returncode == 0, done.stderr
+    assert "kernels run on this computer, emulated" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    content = json.loads(file.read_text())
+    assert content["device"] == "cuda" and content[what[0]]
+    done = subprocess.run([*command, "--torch"], **kept)
+    assert done.returncode == 2 and "--torch is for --device cpu" in done.stderr
+
+
 def test_the_environment_cannot_hold_one_side_to_old_kernels_in_silence():
     command = [sys.executable, "-m", "benchmarks", "kernels", "gather", "--seconds", "0.001"]
     held = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
@@ -92,7 +108,8 @@ def test_kernels_are_timed_and_written_as_json(tmp_path, capsys):
         (["kernels", "gather", "--json", "nowhere/x.json"], "no such folder"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(arguments, hint, capsys):
+def test_bad_input_is_one_line_and_exit_2(arguments, hint, capsys, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)  # or a line would say that it is set aside
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and hint in err and err.count("\n") == 1

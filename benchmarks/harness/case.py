@@ -17,6 +17,7 @@ import numpy as np
 from minigen.kernels import blas, threads
 
 from benchmarks.harness.agree import check
+from minigen.device import to_device, to_host
 from minigen.dispatch import REGISTRY, mode
 
 Args = tuple[Any, ...]
@@ -82,6 +83,25 @@ def copy(args: Args, dtype: Any = None) -> Args:
         a.astype(dtype if dtype and a.dtype.kind == "f" else a.dtype, order="K", copy=True) if isinstance(a, np.ndarray) else a
         for a in args
     )
+
+
+def moved(args: Args, device: str) -> Args:
+    """The arguments with their floating-point arrays on a device."""
+    return tuple(to_device(a, device) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args)
+
+
+def on_device(f: Callable[..., Any], changes: int) -> Callable[..., Any]:
+    """f, computed on a device for arrays of the CPU; those it changes are changed."""
+
+    def call(*args: Any) -> Any:
+        there = moved(args, "cuda")
+        returned = f(*there)
+        for a, b in zip(args[:changes], there, strict=False):
+            a[...] = to_host(b)
+        several = returned if isinstance(returned, (tuple, list)) else () if returned is None else (returned,)
+        return tuple(to_host(r) for r in several)
+
+    return call
 
 
 def torch_args(case: Case, seed: int) -> Args:

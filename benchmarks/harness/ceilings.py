@@ -1,7 +1,7 @@
 """What the hardware can do, measured: the fastest matrix product and the fastest copy.
 
 A ceiling is a maximum, so the best of several runs counts. The product goes through the project's own kernel, the copy
-through NumPy, one part of it on each thread; both use as many threads as the kernels do.
+through NumPy, one part of it on each thread; both use as many threads as the kernels do. On a device, both are its kernels.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class Ceilings:
         return max(flops / self.gflops, nbytes / self.gbs) / 1e9
 
 
-def measure(seconds: float = 0.5) -> Ceilings:
+def measure(seconds: float = 0.5, device: str = "cpu") -> Ceilings:
     """Spends about `seconds` on each of the two."""
+    if device != "cpu":
+        return _of_device(seconds)
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
     product = _best(lambda: matmul_forward(a, b), seconds)
@@ -46,6 +48,19 @@ def measure(seconds: float = 0.5) -> Ceilings:
     with ThreadPoolExecutor(n) as pool:
         copy = _best(lambda: list(pool.map(np.copyto, targets, sources)), seconds)
     return Ceilings(2 * SIZE**3 / product / 1e9, 2 * COPY_BYTES / copy / 1e9)
+
+
+def _of_device(seconds: float) -> Ceilings:
+    from minigen.kernels import cuda
+    from minigen.kernels.device_array import full, put
+
+    backend = cuda.backend()
+    size, count = (64, 1 << 12) if backend.name == "emulated" else (4096, 1 << 26)
+    a, b = (full((size, size), 1, np.float32) for _ in "ab")
+    x, y = (full((count,), 1, np.float32) for _ in "xy")
+    product = _best(lambda: (matmul_forward(a, b), backend.synchronize()), seconds)
+    copy = _best(lambda: (put(y, x), backend.synchronize()), seconds)
+    return Ceilings(2 * size**3 / product / 1e9, 8 * count / copy / 1e9)
 
 
 def _best(call: Callable[[], Any], seconds: float) -> float:

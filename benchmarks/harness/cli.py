@@ -59,14 +59,14 @@ def _parsers() -> dict[str, Parser]:
         parser.add_argument(
             "--seconds", type=_positive(float), default=each, metavar="S", help=f"time for each (default: {each:g})"
         )
+        parser.add_argument("--device", default="cpu", help="where to compute: cpu or cuda (default: cpu)")
         made[name] = parser
     ablation = made["ablation"] = Parser("python -m benchmarks ablation", allow_abbrev=False)
     ablation.add_argument("--data", default="digits", metavar="DATA", help="what to train on, as minigen train takes it")
     ablation.add_argument("--steps", type=_positive(int), default=1600, metavar="N", help="updates of each run (default: 1600)")
     ablation.add_argument("--seed", type=int, default=0, help="of all runs (default: 0)")
     ablation.add_argument("--out", type=Path, metavar="FILE", help="also write the table to FILE, as Markdown")
-    ablation.set_defaults(threads=None, torch=False, json=None, keep_coretype=False)
-    made["steps"].add_argument("--device", default="cpu", help="where to compute: cpu or cuda (default: cpu)")
+    ablation.set_defaults(threads=None, torch=False, json=None, keep_coretype=False, device="cpu")
     made["steps"].add_argument("--profile", action="store_true", help="also show where minigen's time goes, op by op")
     return made
 
@@ -122,8 +122,12 @@ def _run(command: str, options: argparse.Namespace) -> int:
     from minigen.kernels import threads
 
     from benchmarks.harness import ablation, kernels, report, steps
+    from minigen import device
     from minigen.errors import UserError
 
+    device.require(options.device)
+    if options.torch and options.device != "cpu":
+        raise UserError("--torch is for --device cpu: PyTorch's side of these benchmarks runs there")
     report.check_path(options.json)
     if options.torch:
         report.require_torch()

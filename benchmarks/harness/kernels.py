@@ -18,8 +18,21 @@ from minigen.kernels import threads
 
 from benchmarks.harness import ceilings, clock, registry, report
 from benchmarks.harness.agree import Disagreement
-from benchmarks.harness.case import Case, copies, copy, dispatched, is_compiled, rotating, torch_args, verify, verify_torch
+from benchmarks.harness.case import (
+    Case,
+    copies,
+    copy,
+    dispatched,
+    is_compiled,
+    moved,
+    on_device,
+    rotating,
+    torch_args,
+    verify,
+    verify_torch,
+)
 from benchmarks.harness.worker import Worker
+from minigen.device import synchronize
 
 Entry = dict[str, Any]
 SEED = 0
@@ -28,8 +41,8 @@ SEED = 0
 def run(options: argparse.Namespace) -> int:
     """The command. Returns 0, or 1 if a kernel disagreed (the others are timed all the same)."""
     modules = registry.load("benchmarks", "stem", options.names)
-    report.say_machine()
-    limits = ceilings.measure(min(0.5, options.seconds))
+    report.say_machine(options.device)
+    limits = ceilings.measure(min(0.5, options.seconds), options.device)
     found: dict[str, dict[str, Entry]] = {}
     failed = 0
     with ExitStack() as stack:
@@ -41,20 +54,21 @@ def run(options: argparse.Namespace) -> int:
                     peer = torch if case.torch else None
                     if peer:
                         peer.call("prepare", stem, i)
-                    entry = measure(case, options.seconds, peer)
+                    entry = measure(case, options.seconds, peer, options.device)
                 except Disagreement as e:
                     print(f"{case.kernel} ({case.shape}) disagrees and is not timed: {e}", file=sys.stderr)
                     failed += 1
                     continue
                 here.setdefault(case.kernel, {})[case.shape] = entry
-            limits = limits.raised(ceilings.measure(min(0.5, options.seconds)))  # the machine was busy, before or now
+            # The machine was busy, before or now.
+            limits = limits.raised(ceilings.measure(min(0.5, options.seconds), options.device))
             report.say(f"\nCeilings: gemm {limits.gflops:.0f} GFLOP/s, copy {limits.gbs:.0f} GB/s. Float32, best of many.")
             for entries in here.values():
                 for entry in entries.values():
                     entry |= _share(entry, limits)
             _show(here, options.torch)
             found |= here
-    report.write_json(options.json, {"device": "cpu", "kernels": found, "ceilings": vars(limits)})
+    report.write_json(options.json, {"device": options.device, "kernels": found, "ceilings": vars(limits)})
     return 1 if failed else 0
 
 
@@ -77,11 +91,12 @@ class TorchKernels:
         self.block = clock.block(rotating(case.torch, [torch_args(case, SEED) for _ in range(count)]))
 
 
-def measure(case: Case, seconds: float, torch: Worker | None = None) -> Entry:
+def measure(case: Case, seconds: float, torch: Worker | None = None, device: str = "cpu") -> Entry:
     """Verify (which also compiles), then time; in turns with `torch`, which has prepared the same case."""
     args, kernel = case.args(np.random.default_rng(SEED)), dispatched(case.kernel)
-    error = verify(case, args, kernel)
-    blocks = {"minigen": clock.block(rotating(kernel, [copy(args) for _ in range(copies(args))]))}
+    error = verify(case, args, kernel if device == "cpu" else on_device(kernel, case.changes))
+    call = rotating(kernel, [moved(copy(args), device) for _ in range(copies(args))])
+    blocks = {"minigen": clock.block(call if device == "cpu" else lambda: (call(), synchronize()))}
     if torch:
         blocks["torch"] = torch.block
     times = clock.alternate(blocks, seconds)
@@ -90,7 +105,7 @@ def measure(case: Case, seconds: float, torch: Worker | None = None) -> Entry:
         "gflops": case.flops / took / 1e9,
         "gbs": case.nbytes / took / 1e9,
         "error": error,
-        "implementation": "numba" if is_compiled(case.kernel) else "numpy reference",
+        "implementation": "cuda" if device != "cpu" else "numba" if is_compiled(case.kernel) else "numpy reference",
     }
     if torch:
         entry |= times["torch"].milliseconds("torch_")
@@ -113,6 +128,6 @@ def _show(found: dict[str, dict[str, Entry]], torch: bool) -> None:
             row += [f"{e['share']:.0%} {e['ceiling']}", f"{e['error']:.0e}"]
             peer = [f"{e['torch_best_ms']:.3f}", f"{e['ratio']:.2f}"] if "ratio" in e else ["-", "-"]
             rows.append(row + (peer if torch else []))
-        compiled = next(iter(entries.values()))["implementation"] == "numba"
+        compiled = next(iter(entries.values()))["implementation"] != "numpy reference"
         title = kernel if compiled else f"{kernel}: no compiled version, this is the NumPy reference"
         report.print_table(title, columns, rows, (17, 8, 7, 5, 9, 5, 8, 5))

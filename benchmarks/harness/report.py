@@ -70,9 +70,13 @@ def say(line: str) -> None:
     console.print(line, markup=False)
 
 
-def say_machine() -> None:
+def say_machine(device: str = "cpu") -> None:
     e = environment()
     say(f"{e['processor']}, {e['threads']} of {e['cores']} cores; BLAS {e['blas']}")
+    if device != "cpu":
+        from minigen.kernels import cuda
+
+        say(f"kernels run on {cuda.backend().describe()}")
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], widths: Sequence[int] = ()) -> None:

@@ -22,10 +22,9 @@ Entry = dict[str, float]
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns 0, or 1 if a step disagreed with its twin (the others are timed all the same)."""
-    device.require(options.device)
     modules = registry.load("benchmarks.steps", "step", options.names)
-    report.say_machine()
-    limits = ceilings.measure(min(0.5, options.seconds))
+    report.say_machine(options.device)
+    limits = ceilings.measure(min(0.5, options.seconds), options.device)
     found: dict[str, Entry] = {}
     failed = 0
     for name in modules:
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name} disagrees with PyTorch and is not timed: {e}", file=sys.stderr)
             failed += 1
             continue
-        limits = limits.raised(ceilings.measure(min(0.5, options.seconds)))
+        limits = limits.raised(ceilings.measure(min(0.5, options.seconds), options.device))
     for name, entry in found.items():
         entry["floor_ms"] = 1e3 * limits.seconds(2 * modules[name].build().multiply_adds())
     if found:
@@ -45,10 +44,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 class MinigenStep:
-    """The step, in its own process."""
+    """The step, in its own process, all of it on the device."""
 
-    def __init__(self, name: str) -> None:
-        self.run = _load(name).build().run
+    def __init__(self, name: str, where: str) -> None:
+        self.stack = ExitStack()
+        self.stack.enter_context(device.on(where))
+        step = _load(name).build()
+        self.run = (lambda: (step.run(), device.synchronize())) if where != "cpu" else step.run
         self.block = clock.block(self.run)
 
     def profile(self, seconds: float) -> profile.Profile:
@@ -84,7 +86,7 @@ def _measure(name: str, options: argparse.Namespace) -> Entry:
         with Worker(FirstSteps, name) as both:
             entry |= both.call("compare")
     with ExitStack() as stack:
-        workers = {"minigen": stack.enter_context(Worker(MinigenStep, name))}
+        workers = {"minigen": stack.enter_context(Worker(MinigenStep, name, options.device))}
         if options.torch:
             workers["torch"] = stack.enter_context(Worker(TorchStep, name, own_heap=True))
         for worker in workers.values():

@@ -15,6 +15,7 @@ from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder
 from minigen import nn
 from minigen.autograd import no_grad
 from minigen.data import to_float
+from minigen.device import place, to_host
 from minigen.models.vqvae import Residual
 from minigen.nn.vq import kmeans_plus_plus
 from minigen.tensor import Tensor
@@ -27,9 +28,9 @@ def build() -> Step:
     trainer = build_trainer(VQVAE(), SHAPE)
     model = trainer.model
     for p in nn.parameters(model):
-        p.assign(p.data * (math.sqrt(6) if p.ndim == 4 else 0))
+        p.assign(p.data * (math.sqrt(6) if p.ndim == 4 else 0.0))
     with no_grad():
-        z = model.encoder(Tensor(to_float(trainer.loader.images[:64]))).data
+        z = to_host(model.encoder(Tensor(place(to_float(trainer.loader.images[:64])))).data)
     vectors = z.transpose(0, 2, 3, 1).reshape(-1, trainer.config.dim)
     model.quantizer._set(slice(None), kmeans_plus_plus(vectors, trainer.config.num_codes))
     model.quantizer.began[...] = 1
