@@ -3,6 +3,7 @@
     python -m benchmarks steps [NAME ...]       whole training steps; one file each in benchmarks/steps/
     python -m benchmarks kernels [STEM ...]     single kernels; one file each beside this one, named as in kernels/
     python -m benchmarks ablation              what a VQ-VAE's codebook needs, quantiser by quantiser
+    python -m benchmarks gpu                   CUDA kernels on a GPU: tests, kernels, steps, a picture of the roofline
 
 Adding one is writing one file: what it holds is described in `harness/step.py` and `harness/case.py`.
 """

@@ -71,6 +71,19 @@ def test_on_a_device_it_says_which(what, tmp_path):
     assert done.returncode == 2 and "--torch is for --device cpu" in done.stderr
 
 
+@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+def test_the_gpus_command_rehearsed(tmp_path):
+    file = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--seconds", "0.01", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"MINIGEN_CUDA": "emulated"})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    content = json.loads(file.read_text())
+    assert content["rehearsal"] and content["device"] == "this computer, emulated"
+    assert content["tests"]["code"] == 0 and "[100%]" in "".join(content["tests"]["said"])
+    assert content["kernels"]["found"]["kernels"] and content["steps"]["found"]["steps"]["mlp_gan"]["median_ms"] > 0
+    assert file.with_suffix(".png").stat().st_size > 5000
+
+
 def test_the_environment_cannot_hold_one_side_to_old_kernels_in_silence():
     command = [sys.executable, "-m", "benchmarks", "kernels", "gather", "--seconds", "0.001"]
     held = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}

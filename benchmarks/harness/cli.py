@@ -61,6 +61,10 @@ def _parsers() -> dict[str, Parser]:
         )
         parser.add_argument("--device", default="cpu", help="where to compute: cpu or cuda (default: cpu)")
         made[name] = parser
+    gpu = made["gpu"] = Parser("python -m benchmarks gpu", allow_abbrev=False)
+    gpu.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE, and a picture beside it")
+    gpu.add_argument("--seconds", type=_positive(float), default=0.2, metavar="S", help="time for each (default: 0.2)")
+    gpu.set_defaults(threads=None, torch=False, keep_coretype=False, device="cuda")
     ablation = made["ablation"] = Parser("python -m benchmarks ablation", allow_abbrev=False)
     ablation.add_argument("--data", default="digits", metavar="DATA", help="what to train on, as minigen train takes it")
     ablation.add_argument("--steps", type=_positive(int), default=1600, metavar="N", help="updates of each run (default: 1600)")
@@ -121,7 +125,7 @@ def _report_errors(command: str, options: argparse.Namespace) -> int:
 def _run(command: str, options: argparse.Namespace) -> int:
     from minigen.kernels import threads
 
-    from benchmarks.harness import ablation, kernels, report, steps
+    from benchmarks.harness import ablation, gpu, kernels, report, steps
     from minigen import device
     from minigen.errors import UserError
 
@@ -136,5 +140,5 @@ def _run(command: str, options: argparse.Namespace) -> int:
             threads.set_num_threads(options.threads)
         except ValueError as e:
             raise UserError(f"--threads: {e}") from e
-    commands = {"steps": steps.run, "kernels": kernels.run, "ablation": ablation.run}
+    commands = {"steps": steps.run, "kernels": kernels.run, "ablation": ablation.run, "gpu": gpu.run}
     return commands[command](options)

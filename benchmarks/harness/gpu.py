@@ -1,0 +1,104 @@
+"""`python -m benchmarks gpu`: proof and figures on a GPU by one command.
+
+First the tests of CUDA kernels, which on a computer without a GPU run on the emulator; here on the device. Then the kernels and
+the steps, with the device's own ceilings, into one JSON file, and beside it a picture of every kernel under its roof. Each part
+has a limit of time, and what it found is kept if a later part fails.
+
+With MINIGEN_CUDA=emulated everything is small: a rehearsal, which says so in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import report
+from minigen.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ["test_cuda", "test_device_array", "test_parity_cuda", "test_gradients_cuda", "test_scan_cuda", "test_train_cuda"]
+LIMITS = {"tests": 200, "kernels": 150, "steps": 120}  # seconds; the whole takes less than nine minutes
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command. Returns 0, or 1 if a test failed or a part did not end in time."""
+    from minigen.kernels import cuda
+
+    backend = cuda.backend()
+    small = backend.name == "emulated"
+    report.say_machine("cuda")
+    found: dict[str, Any] = {"device": backend.describe(), "rehearsal": small}
+    tests = [f"tests/{name}.py" for name in (TESTS[:1] if small else TESTS)]
+    where = {} if small else {"MINIGEN_TEST_CUDA": "gpu"}
+    found["tests"] = _part("tests", [sys.executable, "-m", "pytest", "-q", *tests], where)
+    for what, names in (("kernels", ["gather"] if small else []), ("steps", ["mlp_gan"] if small else [])):
+        found[what] = _measured(what, names, options.seconds)
+    report.write_json(options.json, found)
+    if options.json:
+        picture = options.json.with_suffix(".png")
+        _roofline(picture, found)
+        report.say(f"{options.json} and {picture}")
+    failed = [what for what in LIMITS if found[what]["code"] != 0]
+    report.say(f"failed: {', '.join(failed)}" if failed else "all parts are done, and no test failed")
+    return 1 if failed else 0
+
+
+def _part(name: str, command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Exit code, seconds, and the last lines of a command's output, which is shown as it comes."""
+    report.say(f"\n{name}: {' '.join(command[1:])}")
+    start, lines = time.perf_counter(), []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+            if time.perf_counter() - start > LIMITS[name]:
+                process.kill()
+                lines.append(f"stopped after {LIMITS[name]} s")
+                break
+        code = process.wait()
+    return {"code": code, "seconds": round(time.perf_counter() - start, 1), "said": lines[-12:]}
+
+
+def _measured(what: str, names: list[str], seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "benchmarks", what, *names, "--device", "cuda", "--seconds", str(seconds)]
+        part = _part(what, [*command, "--json", str(file)], {})
+        if file.exists():
+            part["found"] = json.loads(file.read_text())
+    return part
+
+
+def _roofline(path: Path, found: dict[str, Any]) -> None:
+    """Operations a second over operations a byte, for each kernel, under what the device can do (Williams et al. 2009)."""
+    measured = found["kernels"].get("found")
+    if not measured:
+        raise UserError("no kernel was measured: there is nothing to draw")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    roof, bandwidth = measured["ceilings"]["gflops"], measured["ceilings"]["gbs"]
+    for kernel, shapes in measured["kernels"].items():
+        points = [(e["gflops"] / e["gbs"], e["gflops"]) for e in shapes.values() if e["gflops"] and e["gbs"]]
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=18, label=kernel)
+    x = np.logspace(-2, 4, 200)
+    axes.plot(x, np.minimum(roof, x * bandwidth), color="black", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", title=found["device"])
+    axes.legend(fontsize=6, ncols=2)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
