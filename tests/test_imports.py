@@ -12,6 +12,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,13 @@ def test_lazy_parts_arrive_when_asked_for():
 
 def test_the_kernels_are_importable_under_the_packages_name():
     assert importlib.util.find_spec("minigen.kernels.cuda") is not None
+
+
+def test_every_package_is_installed():
+    """An installation that is not editable holds what pyproject.toml lists, and no more."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES if p.name == "__init__.py"}
+    assert set(listed) == {re.sub(r"^kernels", "minigen.kernels", name) for name in found}
 
 
 # --- files
