@@ -222,13 +222,13 @@ def _three(sizes):
 
 
 def _fitted(kernel, parameter, argument, real):
-    """What is handed to the kernel: an address, or a NumPy scalar."""
+    """What is handed to the kernel: an address, a NumPy scalar, or an array that holds a struct."""
     dtype = real if parameter.type == "real" else np.dtype(parameter.type)
     if not parameter.pointer and parameter.type.startswith("V"):
-        value = np.asarray(argument, np.int32)
+        value = np.array(argument, np.int32)
         if value.nbytes != dtype.itemsize:
             raise TypeError(f"{kernel}: {parameter.name} is {dtype.itemsize // 4} integers, not {value.size}")
-        return value.view(dtype)[0]
+        return value.view(dtype)        # CuPy hands over what an array of one element holds, not where it is
     if not parameter.pointer:
         value = np.array(argument).astype(dtype)[()]
         if dtype.kind in "iu" and int(value) != int(argument):

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from minigen.kernels import cuda, emulator
+from minigen.kernels import cuda, emulator, source
 from minigen.kernels.device_array import empty, to_device
 
 pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
@@ -34,6 +34,14 @@ def test_a_launch_runs_and_numbers_are_converted():
     y = empty((8,), np.float32)
     fill(y, 3)
     assert (y.get() == 3).all()
+
+
+def test_a_struct_is_handed_over_as_an_array_of_one_element():
+    """The one form of it that CuPy takes."""
+    (parameter,) = [p for p in source.kernels(cuda._text("arithmetic"))["put"] if p.of == "Layout"]
+    value = cuda._fitted("put", parameter, list(range(24)), np.dtype(np.float32))
+    assert value.shape == (1,) and value.dtype == np.dtype("V96")
+    assert value.view(np.int32).tolist() == list(range(24))
 
 
 def test_a_grid_without_blocks_does_nothing():

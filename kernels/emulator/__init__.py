@@ -172,9 +172,8 @@ class Library:
         return f"{head} void call_{kernel}(void** a) {{ {kernel}({given}); }}"
 
     def launch(self, kernel, grid, block, shared, arguments, seed=0):
-        """Run it. `arguments`: an address for each pointer, a NumPy scalar of the right type for the rest.
-
-        Raises KernelFault.
+        """Run it. `arguments`: an address for each pointer, a NumPy scalar of the right type for the rest; an array
+        for a struct. Raises KernelFault.
         """
         # An array of one element each: where it lies is where the argument is.
         values = [np.array(a, np.uintp if p.pointer else None) for p, a in zip(self.parameters[kernel], arguments, strict=True)]
