@@ -291,9 +291,10 @@ def put(y, value):
         value = to_device(value) if value.ndim else value.item()
     if isinstance(value, DeviceArray):
         value = value.astype(y.dtype, copy=False)
-        if value.memory is y.memory and value.offset != y.offset:
-            value = value.copy()        # they may overlap
     source, number, strides = operand(value, y.shape)
+    if source is not None and source.memory is y.memory and (source.offset, strides) != (y.offset, y.strides):
+        put(y, value.copy())        # they may overlap, and not element by element
+        return
     zeros = (0,) * y.ndim
     at = layout.layout(y.shape, strides, zeros, y.strides)
     launch("arithmetic", "put", real(y.dtype), y.size, [source, number, origin(y), at, y.size])
@@ -310,15 +311,17 @@ def reduce(kernel, x, axis, keepdims, sign=None):
     over = axes(axis, x.ndim)
     kept = tuple(a for a in range(x.ndim) if a not in over)
     y = empty([x.shape[a] for a in kept], np.int64 if sign else x.dtype)
+    kept_shape = tuple(1 if a in over else n for a, n in enumerate(x.shape))
     count = math.prod(x.shape[a] for a in over)
     if count == 0:
         if kernel != "sum":
             raise ValueError("the largest or smallest of no elements")
         put(y, 0)
     elif y.size:
-        parts = [layout.merged([x.shape[a] for a in axes], [x.strides[a] for a in axes]) for axes in (kept, over)]
+        parts = _merged(x, kept), _merged(x, over)
         if any(len(p) > 3 for p in parts):
-            return reduce(kernel, dense_copy(x.transpose(kept + over)), tuple(range(len(kept), x.ndim)), False, sign)
+            x = dense_copy(x.transpose(kept + over))
+            parts = _merged(x, range(len(kept))), _merged(x, range(len(kept), x.ndim))
         outer, inner = (layout.packed(p, 3, 1) for p in parts)
         at = outer[0] + inner[0] + outer[1] + inner[1] + [0] * 2 * layout.AXES
         given = [origin(x), y, *([sign] if sign else []), at, count]
@@ -326,4 +329,8 @@ def reduce(kernel, x, axis, keepdims, sign=None):
             launch("reduce", f"{kernel}_few", real(x.dtype), y.size, [*given, y.size])
         else:
             cuda.launch("reduce", kernel, real(x.dtype), y.size, 128, given)
-    return y.reshape(tuple(1 if a in over else n for a, n in enumerate(x.shape))) if keepdims else y
+    return y.reshape(kept_shape) if keepdims else y
+
+
+def _merged(x, axes):
+    return layout.merged([x.shape[a] for a in axes], [x.strides[a] for a in axes])

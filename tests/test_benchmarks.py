@@ -17,7 +17,7 @@ from minigen.kernels import emulator
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are run from the project's folder, not installed
 
-from benchmarks.harness import clock, kernels, profile, registry
+from benchmarks.harness import clock, gpu, kernels, profile, registry
 from benchmarks.harness.agree import Disagreement, verified
 from benchmarks.harness.case import Case, dispatched, verify, verify_torch
 from benchmarks.harness.cli import main
@@ -82,6 +82,12 @@ def test_the_gpus_command_rehearsed(tmp_path):
     assert content["tests"]["code"] == 0 and "[100%]" in "".join(content["tests"]["said"])
     assert content["kernels"]["found"]["kernels"] and content["steps"]["found"]["steps"]["mlp_gan"]["median_ms"] > 0
     assert file.with_suffix(".png").stat().st_size > 5000
+
+
+def test_a_part_that_says_nothing_is_stopped(monkeypatch):
+    monkeypatch.setitem(gpu.LIMITS, "tests", 0.5)
+    found = gpu._part("tests", [sys.executable, "-c", "import time; time.sleep(60)"], {})
+    assert found["code"] != 0 and found["seconds"] < 10 and found["said"] == ["stopped after 0.5 s"]
 
 
 def test_the_environment_cannot_hold_one_side_to_old_kernels_in_silence():

@@ -90,11 +90,29 @@ def test_changes_in_place_are_numpys():
     check(in_place, A, B)
 
 
+def onto_itself(a):
+    a[:] = a.T  # from where it lies, in another order
+    a[1:] = a[:-1]
+    a += a.T
+    return a
+
+
+def test_what_is_written_may_be_what_is_read_in_another_order():
+    check(onto_itself, RNG.standard_normal((40, 40)).astype(np.float32))
+
+
 def test_six_axes_in_any_order():
     x = RNG.standard_normal((2, 3, 1, 2, 3, 2))
     check(lambda x: x.transpose(5, 1, 3, 0, 4, 2) + 1, x)
     check(lambda x: x.sum(axis=(0, 2, 4)), x)
     check(lambda x: x.transpose(4, 0, 3, 1, 5, 2).sum(axis=(1, 3)), x)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_axes_that_cannot_be_merged(keepdims):
+    x = RNG.standard_normal((2, 3, 2, 3, 2, 3))
+    check(lambda x: x.T.sum(axis=(0, 1, 2, 3), keepdims=keepdims), x)  # four in the order against memory's
+    check(lambda x: x.T.max(axis=(5, 2), keepdims=keepdims), x)
 
 
 @given(n=st.integers(1, 700), m=st.integers(1, 5), axis=st.sampled_from([0, 1, None]), double=st.booleans())
