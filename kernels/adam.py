@@ -8,8 +8,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
-from .cuda import launch
-from .device_array import dense_copy
+from .device_array import dense_copy, launch_each
 
 BLOCK = 16384  # elements that one task updates
 
@@ -57,4 +56,4 @@ def adam_update_cuda(p, m, v, g, lr, beta1, beta2, eps, weight_decay, step):
     _check(p, m, v, g)
     rate, keep, root = _rates(lr, beta1, beta2, weight_decay, step)
     numbers = [rate, keep, 1 - beta1, 1 - beta2, root, eps, p.size]
-    launch("adam", "adam_update", p.dtype, -(-p.size // 256), 256, [p, m, v, dense_copy(g), *numbers])
+    launch_each("adam", "adam_update", p.dtype, p.size, [p, m, v, dense_copy(g), *numbers])

@@ -2,14 +2,13 @@
 //
 //     version 1   forward: one thread an element; backward: one block a channel, which also sums its db in a fixed order
 #include "layout.cuh"
+#include "act.cuh"
 #include "block_sum.cuh"
 
-// ReLU of -inf is 0, not 0 * inf; not a number stays what it is.
 extern "C" __global__ void bias_act_forward(const real* x, const real* bias, real slope, real* y, int channels, int length, int n) {
     int i = INDEX;
     if (i >= n) return;
-    real v = x[i] + bias[i / length % channels];
-    y[i] = !(v <= 0) ? v : slope > 0 ? v * slope : slope;
+    y[i] = act(x[i] + bias[i / length % channels], slope);
 }
 
 extern "C" __global__ void bias_act_backward(const real* dy, const real* y, real slope, real* dx, real* dbias, int count,
@@ -19,7 +18,7 @@ extern "C" __global__ void bias_act_backward(const real* dy, const real* y, real
     real total = 0;
     for (int i = t; i < count * length; i += THREADS) {
         int at = (i / length * channels + channel) * length + i % length;
-        real d = y[at] > 0 ? dy[at] : slope > 0 ? dy[at] * slope : slope;
+        real d = through(dy[at], y[at], slope);
         dx[at] = d;
         total += d;
     }

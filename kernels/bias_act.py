@@ -12,8 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
-from .cuda import launch
-from .device_array import dense_copy, empty
+from .device_array import dense_copy, empty, launch_each, launch_sums
 
 COLUMNS = 64  # of a block of rows: a cache line is 16
 # Reassociation lets the sums of db run in vector lanes; NaN and infinity keep their meaning.
@@ -111,14 +110,14 @@ def bias_act_backward_cpu(dy_ncl, y_ncl, negative_slope):
 def bias_act_forward_cuda(x_ncl, bias_c, negative_slope):
     x_ncl, y_ncl = dense_copy(x_ncl), empty(x_ncl.shape, x_ncl.dtype)
     _, channels, length = x_ncl.shape
-    launch("bias_act", "bias_act_forward", x_ncl.dtype, -(-x_ncl.size // 256), 256,
-           [x_ncl, dense_copy(bias_c), negative_slope, y_ncl, channels, length, x_ncl.size])
+    given = [x_ncl, dense_copy(bias_c), negative_slope, y_ncl, channels, length, x_ncl.size]
+    launch_each("bias_act", "bias_act_forward", x_ncl.dtype, x_ncl.size, given)
     return y_ncl
 
 
 def bias_act_backward_cuda(dy_ncl, y_ncl, negative_slope):
     count, channels, length = y_ncl.shape
     dx_ncl, dbias_c = empty(y_ncl.shape, y_ncl.dtype), empty((channels,), y_ncl.dtype)
-    launch("bias_act", "bias_act_backward", y_ncl.dtype, channels, 128,
-           [dense_copy(dy_ncl), dense_copy(y_ncl), negative_slope, dx_ncl, dbias_c, count, channels, length])
+    given = [dense_copy(dy_ncl), dense_copy(y_ncl), negative_slope, dx_ncl, dbias_c, count, channels, length]
+    launch_sums("bias_act", "bias_act_backward", y_ncl.dtype, channels, given)
     return dx_ncl, dbias_c

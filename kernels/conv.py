@@ -28,8 +28,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from . import blas, winograd
-from .cuda import launch
-from .device_array import dense_copy, empty
+from .device_array import dense_copy, empty, launch_each, launch_gemm, launch_sums
 from .threads import address_of, call
 from .transpose import transpose
 from .unfold import as_plan, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
@@ -255,29 +254,27 @@ def _geometry(x_shape, w_shape, y_shape, stride, padding, dilation):
     return plan, [*x_shape, w_shape[0], *w_shape[2:], plan.h_out, plan.w_out, *stride, *padding, *dilation]
 
 
+def _filled(out, kernel, plan, given):
+    """`out` (n, channels, h, w), which the kernel has written: one thread a pixel, or a product with a row a channel."""
+    images, channels, h, w = out.shape
+    if plan.c_in < DIRECT:
+        launch_each("conv", f"{kernel}_direct", out.dtype, out.size, [*given, out.size])
+    else:
+        launch_gemm("conv", f"{kernel}_product", out.dtype, channels, images * h * w, 1, given)
+    return out
+
+
 def conv2d_forward_cuda(x_nihw, w_oikk, stride, padding, dilation):
     plan, g = _geometry(x_nihw.shape, w_oikk.shape, None, stride, padding, dilation)
     y = empty((plan.images, plan.c_out, plan.h_out, plan.w_out), x_nihw.dtype)
-    given = [dense_copy(x_nihw), dense_copy(w_oikk), y, g]
-    if plan.c_in < DIRECT:
-        launch("conv", "conv_forward_direct", y.dtype, -(-y.size // 256), 256, [*given, y.size])
-    else:
-        grid = -(-plan.images * plan.h_out * plan.w_out // 64), -(-plan.c_out // 64)
-        launch("conv", "conv_forward_product", y.dtype, grid, 256, given)
-    return y
+    return _filled(y, "conv_forward", plan, [dense_copy(x_nihw), dense_copy(w_oikk), y, g])
 
 
 def conv_transpose2d_forward_cuda(y_nohw, w_oikk, stride, padding, dilation, size):
     x_shape = (y_nohw.shape[0], w_oikk.shape[1], *size)
     plan, g = _geometry(x_shape, w_oikk.shape, y_nohw.shape, stride, padding, dilation)
     x = empty(x_shape, y_nohw.dtype)
-    given = [dense_copy(y_nohw), dense_copy(w_oikk), x, g]
-    if plan.c_in < DIRECT:
-        launch("conv", "conv_transpose_direct", x.dtype, -(-x.size // 256), 256, [*given, x.size])
-    else:
-        grid = -(-plan.images * plan.h * plan.w // 64), -(-plan.c_in // 64)
-        launch("conv", "conv_transpose_product", x.dtype, grid, 256, given)
-    return x
+    return _filled(x, "conv_transpose", plan, [dense_copy(y_nohw), dense_copy(w_oikk), x, g])
 
 
 def conv2d_weight_grad_forward_cuda(x_nihw, y_nohw, stride, padding, dilation, kernel_size):
@@ -286,10 +283,10 @@ def conv2d_weight_grad_forward_cuda(x_nihw, y_nohw, stride, padding, dilation, k
     x, y = dense_copy(x_nihw), dense_copy(y_nohw)
     if plan.c_in < DIRECT:
         w = empty(w_shape, x.dtype)
-        launch("conv", "conv_weight_direct", x.dtype, w.size, 128, [x, y, w, g])
+        launch_sums("conv", "conv_weight_direct", x.dtype, w.size, [x, y, w, g])
         return w
     parts = max(1, min(PARTS, plan.images * plan.h_out * plan.w_out // SUM))
     w_parts = empty((parts, *w_shape), x.dtype)
     columns = plan.c_in * plan.kh * plan.kw
-    launch("conv", "conv_weight_product", x.dtype, (-(-columns // 64), -(-plan.c_out // 64), parts), 256, [x, y, w_parts, g])
+    launch_gemm("conv", "conv_weight_product", x.dtype, plan.c_out, columns, parts, [x, y, w_parts, g])
     return w_parts.sum(axis=0)

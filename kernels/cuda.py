@@ -11,6 +11,7 @@ order of threads. Otherwise the back end is CuPy's, if it finds a GPU. This is t
 
 import functools
 import importlib.util
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from . import emulator
-from .source import C_NAMES, kernels, spliced
+from .source import C_NAMES, for_real, kernels, spliced
 
 HERE = Path(__file__).resolve().parent
 MOST_THREADS, MOST_BLOCKS = 1024, (2**31 - 1, 65535, 65535)     # of a block; of a grid, along x, y and z
@@ -112,9 +113,8 @@ class CuPy:
     def adopted(self, theirs):
         """(memory, shape, dtype, strides) of an array that any library keeps on the GPU, by DLPack: nothing is copied."""
         array = self.cupy.from_dlpack(theirs)
-        memory = _DeviceMemory(array.data, array.nbytes)
-        memory.owner = array
-        return memory, array.shape, array.dtype, [s // array.itemsize for s in array.strides]
+        strides = [s // array.itemsize for s in array.strides]
+        return _DeviceMemory(array.data, array.nbytes), array.shape, array.dtype, strides
 
 
 class _DeviceMemory:
@@ -139,7 +139,7 @@ def _emulated(stem, real, checked):
 
 @functools.cache
 def _compiled(cupy, stem, real):
-    text = f"#define real {C_NAMES[real.str[1:]]}\n{_text(stem)}"
+    text = for_real(_text(stem), C_NAMES[real.str[1:]])
     return _Module(cupy.RawModule(code=text, options=("-std=c++17",)), kernels(text))
 
 
@@ -208,7 +208,7 @@ def launch(stem, kernel, real, grid, block, arguments, shared=0):
     parameters = library.parameters[kernel]
     if len(parameters) != len(arguments):
         raise TypeError(f"{kernel} takes {len(parameters)} arguments, not {len(arguments)}")
-    if int(np.prod(block)) > MOST_THREADS or any(g > most for g, most in zip(grid, MOST_BLOCKS, strict=True)):
+    if math.prod(block) > MOST_THREADS or any(g > most for g, most in zip(grid, MOST_BLOCKS, strict=True)):
         raise ValueError(f"{kernel}: a grid of {grid} blocks of {block} threads is larger than a GPU takes")
     values = [_fitted(kernel, p, a, np.dtype(real)) for p, a in zip(parameters, arguments, strict=True)]
     if 0 not in grid and 0 not in block:

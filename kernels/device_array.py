@@ -18,8 +18,9 @@ import numpy as np
 
 from . import cuda, layout
 
-BLOCK = 256
-FEW = 64        # elements of an output from which a block is worth it
+BLOCK = 256                 # threads of a block
+SUMMING, SIDE = 128, 64     # those of a block that sums; rows and columns of a block's part of a product
+FEW = 64                    # elements of a sum from which a block is worth it
 MOVED = {np.dtype(t): np.dtype(t).name for t in (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)}
 
 
@@ -219,7 +220,9 @@ def full(shape, value, dtype):
 
 
 def to_device(host):
-    """A copy in device memory of a NumPy array (or of what np.asarray makes one of)."""
+    """A copy in device memory of a NumPy array (or of what np.asarray makes one of); a DeviceArray itself."""
+    if isinstance(host, DeviceArray):
+        return host
     host = np.asarray(host, order="C")
     made = empty(host.shape, host.dtype)
     if host.size:
@@ -239,8 +242,19 @@ def dense_copy(x):
 
 # --- elementwise ------------------------------------------------------------------------------------------------------
 
-def launch(stem, kernel, dtype, n, arguments):
+def launch_each(stem, kernel, dtype, n, arguments):
+    """One thread for each of n elements."""
     cuda.launch(stem, kernel, dtype, -(-n // BLOCK), BLOCK, arguments)
+
+
+def launch_sums(stem, kernel, dtype, n, arguments, shared=0):
+    """One block for each of n sums, or the like: block_sum.cuh."""
+    cuda.launch(stem, kernel, dtype, n, SUMMING, arguments, shared)
+
+
+def launch_gemm(stem, kernel, dtype, m, n, parts, arguments):
+    """`parts` products of m rows and n columns: gemm.cuh."""
+    cuda.launch(stem, kernel, dtype, (-(-n // SIDE), -(-m // SIDE), parts), BLOCK, arguments)
 
 
 def real(dtype):
@@ -255,7 +269,7 @@ def origin(x):
 
 def unary(stem, kernel, x, dtype=None):
     y = empty(x.shape, dtype or x.dtype)
-    launch(stem, kernel, real(x.dtype), y.size, [origin(x), y, layout.layout(y.shape, layout.spread(x, y.shape)), y.size])
+    launch_each(stem, kernel, real(x.dtype), y.size, [origin(x), y, layout.layout(y.shape, layout.spread(x, y.shape)), y.size])
     return y
 
 
@@ -281,7 +295,7 @@ def binary(stem, kernel, a, b, result=None, swap=False):
     shape = np.broadcast_shapes(*(x.shape for x in (a, b) if isinstance(x, DeviceArray)))
     y = empty(shape, result or dtype)
     (pa, na, sa), (pb, nb, sb) = operand(a, shape), operand(b, shape)
-    launch(stem, kernel, real(dtype), y.size, [pa, pb, na, nb, y, layout.layout(shape, sa, sb), y.size])
+    launch_each(stem, kernel, real(dtype), y.size, [pa, pb, na, nb, y, layout.layout(shape, sa, sb), y.size])
     return y
 
 
@@ -297,7 +311,7 @@ def put(y, value):
         return
     zeros = (0,) * y.ndim
     at = layout.layout(y.shape, strides, zeros, y.strides)
-    launch("arithmetic", "put", real(y.dtype), y.size, [source, number, origin(y), at, y.size])
+    launch_each("arithmetic", "put", real(y.dtype), y.size, [source, number, origin(y), at, y.size])
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------
@@ -326,9 +340,9 @@ def reduce(kernel, x, axis, keepdims, sign=None):
         at = outer[0] + inner[0] + outer[1] + inner[1] + [0] * 2 * layout.AXES
         given = [origin(x), y, *([sign] if sign else []), at, count]
         if count < FEW and not sign:
-            launch("reduce", f"{kernel}_few", real(x.dtype), y.size, [*given, y.size])
+            launch_each("reduce", f"{kernel}_few", real(x.dtype), y.size, [*given, y.size])
         else:
-            cuda.launch("reduce", kernel, real(x.dtype), y.size, 128, given)
+            launch_sums("reduce", kernel, real(x.dtype), y.size, given)
     return y.reshape(kept_shape) if keepdims else y
 
 

@@ -10,7 +10,7 @@ from .device_array import (
     dense_copy,
     empty,
     full,
-    launch,
+    launch_each,
     operand,
     origin,
     put,
@@ -22,13 +22,12 @@ from .device_array import (
 
 def where(held, a, b):
     (a, b), dtype = common(a, b)
-    held = held if isinstance(held, DeviceArray) else to_device(np.asarray(held))
-    held = held.astype(bool, copy=False)
+    held = to_device(held).astype(bool, copy=False)
     shape = np.broadcast_shapes(held.shape, *(x.shape for x in (a, b) if isinstance(x, DeviceArray)))
     y = empty(shape, dtype)
     (pa, na, sa), (pb, nb, sb) = operand(a, shape), operand(b, shape)
     at = layout.layout(shape, layout.spread(held, shape), sa, sb)
-    launch("arithmetic", "where", real(dtype), y.size, [origin(held), pa, pb, na, nb, y, at, y.size])
+    launch_each("arithmetic", "where", real(dtype), y.size, [origin(held), pa, pb, na, nb, y, at, y.size])
     return y
 
 

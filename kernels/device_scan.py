@@ -10,7 +10,7 @@ Both take the same arguments but for the first, which is a step's product or the
 import numpy as np
 
 from .cuda import launch
-from .device_array import BLOCK, dense_copy, empty, full, to_device
+from .device_array import dense_copy, empty, full, launch_each, to_device
 from .matmul import matmul_forward_cuda
 
 PERSISTENT = 128            # units up to which version 2 runs
@@ -23,8 +23,7 @@ def persistent(w_gd):
 
 def dense(mask_tn, *arrays):
     """The mask on the device, and all without gaps."""
-    mask_tn = to_device(mask_tn) if isinstance(mask_tn, np.ndarray) else mask_tn
-    return [dense_copy(a) for a in (mask_tn, *arrays)]
+    return [dense_copy(a) for a in (to_device(mask_tn), *arrays)]
 
 
 def states(first_nd, steps):
@@ -42,7 +41,7 @@ def transposed(w_gd):
 
 def step(stem, kernel, t, like_nd, arguments):
     """Version 1's launch for step t."""
-    launch(stem, kernel, like_nd.dtype, -(-like_nd.size // BLOCK), BLOCK, [*arguments, t, like_nd.size, like_nd.shape[1]])
+    launch_each(stem, kernel, like_nd.dtype, like_nd.size, [*arguments, t, like_nd.size, like_nd.shape[1]])
 
 
 def scan(stem, kernel, steps, like_nd, gates, room, arguments):

@@ -10,8 +10,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
-from .cuda import launch
-from .device_array import dense_copy, empty, to_device
+from .device_array import dense_copy, empty, launch_each, launch_sums, to_device
 
 STRIP = 32  # columns of a task, at least: two cache lines of float32
 
@@ -45,18 +44,18 @@ def scatter_add_forward_cpu(y_nd, index_n, size):
 
 def _index(index_n):
     """As int64, in device memory."""
-    return dense_copy((to_device(index_n) if isinstance(index_n, np.ndarray) else index_n).astype(np.int64, copy=False))
+    return dense_copy(to_device(index_n).astype(np.int64, copy=False))
 
 
 def gather_forward_cuda(w_vd, index_n):
     y_nd = empty((*index_n.shape, *w_vd.shape[1:]), w_vd.dtype)
-    launch("gather", "gather_rows", w_vd.dtype, -(-y_nd.size // 256), 256,
-           [dense_copy(w_vd), _index(index_n), y_nd, w_vd.size // max(len(w_vd), 1), y_nd.size])
+    given = [dense_copy(w_vd), _index(index_n), y_nd, w_vd.size // max(len(w_vd), 1), y_nd.size]
+    launch_each("gather", "gather_rows", w_vd.dtype, y_nd.size, given)
     return y_nd
 
 
 def scatter_add_forward_cuda(y_nd, index_n, size):
     w_vd = empty((size, *y_nd.shape[index_n.ndim:]), y_nd.dtype)
-    launch("gather", "scatter_add_rows", y_nd.dtype, size if w_vd.size else 0, 128,
-           [dense_copy(y_nd), _index(index_n), w_vd, index_n.size, w_vd.size // max(size, 1)])
+    given = [dense_copy(y_nd), _index(index_n), w_vd, index_n.size, w_vd.size // max(size, 1)]
+    launch_sums("gather", "scatter_add_rows", y_nd.dtype, size if w_vd.size else 0, given)
     return w_vd

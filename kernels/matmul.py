@@ -21,13 +21,14 @@ more cores busy. Two tiles at SMALL, and twice as many for every 20 times the wo
 """
 
 import functools
+import math
 
 import numpy as np
 from numba import njit, prange
 
 from . import blas, layout
 from .cuda import launch
-from .device_array import empty, origin
+from .device_array import empty, launch_gemm, origin
 
 SMALL = 200_000     # multiply-adds: about 2 microseconds on one core
 NARROW = 32         # rows or columns a tile has at least
@@ -136,6 +137,7 @@ def matmul_forward_cpu(a_mk, b_kn):
 
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
+TILE = 16           # rows and columns of a block's part in version 1
 REGISTERS = 32      # rows and columns from which version 2 is worth its larger tiles
 
 
@@ -149,9 +151,10 @@ def matmul_forward_cuda(a_mk, b_kn):
     batch = np.broadcast_shapes(a_mk.shape[:-2], b_kn.shape[:-2])
     c_mn = empty((*batch, m, n), a_mk.dtype)
     a, b = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a_mk, b_kn))
-    kernel, side, block = ("matmul_registers", 64, 256) if min(m, n) >= REGISTERS else ("matmul_tiles", 16, (16, 16))
-    grid = (-(-n // side), -(-m // side), int(np.prod(batch)))
     at = layout.layout(batch, a.strides[:-2], b.strides[:-2])
-    sizes = [m, n, k, *a.strides[-2:], *b.strides[-2:], at]
-    launch("matmul", kernel, c_mn.dtype, grid, block, [origin(a), origin(b), c_mn, *sizes])
+    given, count = [origin(a), origin(b), c_mn, m, n, k, *a.strides[-2:], *b.strides[-2:], at], math.prod(batch)
+    if min(m, n) >= REGISTERS:
+        launch_gemm("matmul", "matmul_registers", c_mn.dtype, m, n, count, given)
+    else:
+        launch("matmul", "matmul_tiles", c_mn.dtype, (-(-n // TILE), -(-m // TILE), count), (TILE, TILE), given)
     return c_mn

@@ -4,10 +4,20 @@
 //
 // Sums for means and variances are in double precision: a mean near zero of many values would otherwise lose its digits.
 #include "layout.cuh"
+#include "act.cuh"
 #include "block_sum.cuh"
 
-__device__ __forceinline__ real act(real v, real slope) { return !(v <= 0) ? v : slope > 0 ? v * slope : slope; }
-__device__ __forceinline__ real through(real d, real y, real slope) { return y > 0 ? d : slope > 0 ? d * slope : slope; }
+struct Statistics { real mean, inv_std; };
+
+// Of n values x(i), which the threads of a block read twice.
+template <class Value> __device__ __forceinline__ Statistics statistics(Value x, int n, real eps, double* part) {
+    double total = 0;
+    for (int i = threadIdx.x; i < n; i += THREADS) total += x(i);
+    real mean = block_sum(total, part) / n;
+    total = 0;
+    for (int i = threadIdx.x; i < n; i += THREADS) total += (x(i) - mean) * (x(i) - mean);
+    return {mean, (real)(1 / sqrt(block_sum(total, part) / n + eps))};
+}
 
 // x (count, channels, length): value i of a channel, of count * length.
 #define AT ((i / length * channels + channel) * length + i % length)
@@ -16,12 +26,7 @@ extern "C" __global__ void batch_norm_forward(const real* x, const real* weight,
                                               real* mean, real* inv_std, int count, int channels, int length) {
     __shared__ double part[THREADS];
     int channel = blockIdx.x, n = count * length;
-    double total = 0;
-    for (int i = threadIdx.x; i < n; i += THREADS) total += x[AT];
-    real m = block_sum(total, part) / n;
-    total = 0;
-    for (int i = threadIdx.x; i < n; i += THREADS) total += (x[AT] - m) * (x[AT] - m);
-    real s = 1 / sqrt(block_sum(total, part) / n + eps);
+    auto [m, s] = statistics([=](int i) { return x[AT]; }, n, eps, part);
     if (threadIdx.x == 0) mean[channel] = m, inv_std[channel] = s;
     for (int i = threadIdx.x; i < n; i += THREADS) y[AT] = act((x[AT] - m) * (weight[channel] * s) + bias[channel], slope);
 }
@@ -48,12 +53,7 @@ extern "C" __global__ void layer_norm_forward(const real* x, const real* weight,
     __shared__ double part[THREADS];
     int row = blockIdx.x;
     x += row * size, y += row * size;
-    double total = 0;
-    for (int d = threadIdx.x; d < size; d += THREADS) total += x[d];
-    real m = block_sum(total, part) / size;
-    total = 0;
-    for (int d = threadIdx.x; d < size; d += THREADS) total += (x[d] - m) * (x[d] - m);
-    real s = 1 / sqrt(block_sum(total, part) / size + eps);
+    auto [m, s] = statistics([=](int d) { return x[d]; }, size, eps, part);
     if (threadIdx.x == 0) mean[row] = m, inv_std[row] = s;
     for (int d = threadIdx.x; d < size; d += THREADS) y[d] = (x[d] - m) * s * weight[d] + bias[d];
 }

@@ -12,8 +12,7 @@ from numba import njit, prange
 
 from . import threads  # noqa: F401  before the first kernel is compiled
 from .bias_act import act, through
-from .cuda import launch
-from .device_array import dense_copy, empty
+from .device_array import dense_copy, empty, launch_each, launch_sums
 
 COLUMNS = 64
 # Reassociation lets a sum over one image run in vector lanes; NaN and infinity keep their meaning.
@@ -161,7 +160,7 @@ def batch_norm_forward_cuda(x_ncl, weight_c, bias_c, eps, negative_slope):
     real, channels = x_ncl.dtype, x_ncl.shape[1]
     made = empty(x_ncl.shape, real), empty((channels,), real), empty((channels,), real)
     given = [dense_copy(a) for a in (x_ncl, weight_c, bias_c)]
-    launch("norm", "batch_norm_forward", real, channels, 128, [*given, eps, negative_slope, *made, *x_ncl.shape])
+    launch_sums("norm", "batch_norm_forward", real, channels, [*given, eps, negative_slope, *made, *x_ncl.shape])
     return made
 
 
@@ -169,7 +168,7 @@ def batch_norm_backward_cuda(dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c, 
     real, channels = x_ncl.dtype, x_ncl.shape[1]
     made = empty(x_ncl.shape, real), empty((channels,), real), empty((channels,), real)
     given = [dense_copy(a) for a in (dy_ncl, x_ncl, y_ncl, mean_c, inv_std_c, weight_c)]
-    launch("norm", "batch_norm_backward", real, channels, 128, [*given, negative_slope, *made, *x_ncl.shape])
+    launch_sums("norm", "batch_norm_backward", real, channels, [*given, negative_slope, *made, *x_ncl.shape])
     return made
 
 
@@ -177,7 +176,7 @@ def layer_norm_forward_cuda(x_nd, weight_d, bias_d, eps):
     real, rows = x_nd.dtype, x_nd.shape[0]
     made = empty(x_nd.shape, real), empty((rows,), real), empty((rows,), real)
     given = [dense_copy(a) for a in (x_nd, weight_d, bias_d)]
-    launch("norm", "layer_norm_forward", real, rows, 128, [*given, eps, *made, x_nd.shape[1]])
+    launch_sums("norm", "layer_norm_forward", real, rows, [*given, eps, *made, x_nd.shape[1]])
     return made
 
 
@@ -185,6 +184,6 @@ def layer_norm_backward_cuda(dy_nd, x_nd, mean_n, inv_std_n, weight_d):
     real, (rows, size) = x_nd.dtype, x_nd.shape
     dx_nd, dweight_d, dbias_d = empty(x_nd.shape, real), empty((size,), real), empty((size,), real)
     dy, x, mean, inv_std, weight = [dense_copy(a) for a in (dy_nd, x_nd, mean_n, inv_std_n, weight_d)]
-    launch("norm", "layer_norm_backward", real, rows, 128, [dy, x, mean, inv_std, weight, dx_nd, size])
-    launch("norm", "layer_norm_parameters", real, -(-size // 128), 128, [dy, x, mean, inv_std, dweight_d, dbias_d, rows, size])
+    launch_sums("norm", "layer_norm_backward", real, rows, [dy, x, mean, inv_std, weight, dx_nd, size])
+    launch_each("norm", "layer_norm_parameters", real, size, [dy, x, mean, inv_std, dweight_d, dbias_d, rows, size])
     return dx_nd, dweight_d, dbias_d

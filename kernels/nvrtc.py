@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .source import spliced
+from .source import for_real, spliced
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = (80, 90, 100, 120)
@@ -82,7 +82,7 @@ def compile(text, real, arch):
     where nothing is missing().
     """
     nvrtc, program, size = _library(), ctypes.c_void_p(), ctypes.c_size_t()
-    source = f"#define real {real}\n{text}".encode()
+    source = for_real(text, real).encode()
     if status := nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None):
         raise RuntimeError(nvrtc.nvrtcGetErrorString(status).decode())
     options = [option.encode() for option in (*OPTIONS, f"-arch=sm_{arch}")]

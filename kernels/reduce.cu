@@ -5,8 +5,7 @@
 //
 // The order of a sum is fixed by the shapes: the result is the same in every run.
 #include "layout.cuh"
-
-#define THREADS 128
+#include "block_sum.cuh"
 
 #define FEW(name, both)                                                                                                \
     extern "C" __global__ void name(const real* x, real* y, Layout at, int count, int n) {                             \

@@ -41,6 +41,11 @@ def spliced(path, seen=None):
     return f'#line 1 "{path.name}"\n' + _INCLUDE.sub(include, text)
 
 
+def for_real(text, real):
+    """What NVRTC is given: the text for one type of `real`, named as C does."""
+    return f"#define real {real}\n{text}"
+
+
 def kernels(text):
     """{name: [Parameter, ...]} of every kernel in a text. ValueError for a type that kernels here do not use."""
     plain = _expanded(re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL))

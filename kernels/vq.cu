@@ -6,7 +6,13 @@
 #define real float
 #endif
 
-#define THREADS 128
+#include "block_sum.cuh"
+
+__device__ __forceinline__ double square_distance(const real* a, const real* b, int size) {
+    double total = 0;
+    for (int d = 0; d < size; d++) total += ((double)a[d] - (double)b[d]) * ((double)a[d] - (double)b[d]);
+    return total;
+}
 
 extern "C" __global__ void nearest_code(const real* z, const real* codes, long long* index, real* distance, int count, int size) {
     extern __shared__ real vector[];
@@ -17,11 +23,7 @@ extern "C" __global__ void nearest_code(const real* z, const real* codes, long l
     __syncthreads();
     double nearest = -1;                                        // none yet
     for (int k = t; k < count; k += THREADS) {
-        double total = 0;
-        for (int d = 0; d < size; d++) {
-            double difference = (double)vector[d] - (double)codes[k * size + d];
-            total += difference * difference;
-        }
+        double total = square_distance(vector, codes + k * size, size);
         if (total == total && (nearest < 0 || total < nearest)) nearest = total, best = k;  // not a number is near to nothing
     }
     least[t] = nearest, where[t] = best;
@@ -32,12 +34,6 @@ extern "C" __global__ void nearest_code(const real* z, const real* codes, long l
             nearest = least[t + d], best = where[t + d], least[t] = nearest, where[t] = best;
         __syncthreads();
     }
-    if (t == 0) {
-        double total = 0;                                       // again, for a vector that is near to nothing
-        for (int d = 0; d < size; d++) {
-            double difference = (double)vector[d] - (double)codes[best * size + d];
-            total += difference * difference;
-        }
-        index[blockIdx.x] = best, distance[blockIdx.x] = (real)total;
-    }
+    // The distance again, for a vector that is near to nothing.
+    if (t == 0) index[blockIdx.x] = best, distance[blockIdx.x] = (real)square_distance(vector, codes + best * size, size);
 }

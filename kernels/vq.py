@@ -17,8 +17,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import blas, threads  # noqa: F401  threads: before the first kernel is compiled
-from .cuda import launch
-from .device_array import dense_copy, empty
+from .device_array import dense_copy, empty, launch_sums
 
 available = blas.available
 BLOCK = 2**17       # scores in a block: half of a megabyte in float32
@@ -139,5 +138,5 @@ def vq_forward_cuda(z_nd, codes_kd):
     _check(z_nd, codes_kd)
     index_n, distance_n = empty((count,), np.int64), empty((count,), dtype)
     given = [dense_copy(z_nd), dense_copy(codes_kd), index_n, distance_n, len(codes_kd), size]
-    launch("vq", "nearest_code", dtype, count, 128, given, shared=size * dtype.itemsize)
+    launch_sums("vq", "nearest_code", dtype, count, given, shared=size * dtype.itemsize)
     return index_n, distance_n

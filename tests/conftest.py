@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # MINIGEN_TEST_CUDA=gpu, which `python -m benchmarks gpu` sets: what would run on the emulator runs on the GPU. What only the
 # emulator can do, naming mistakes in kernels, is left out.
 ON_GPU = os.environ.get("MINIGEN_TEST_CUDA") == "gpu"
-ONLY_EMULATED = ("writes_outside", "named_with_it", "grid_without_blocks", "names_a_race", "race", "dlpack_shares")
+ONLY_EMULATED = ("writes_outside", "named_with_it", "grid_without_blocks", "race", "dlpack_shares")
 if ON_GPU:
     cuda.Emulated = lambda checked=False, seed=0: cuda.CuPy()  # type: ignore[misc,assignment]
 

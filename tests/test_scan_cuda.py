@@ -33,13 +33,17 @@ SIZES = [
 def version(request, monkeypatch):
     """Force a version, and see afterwards that no other ran."""
     monkeypatch.setattr(device_scan, "PERSISTENT", {"step": 0, "scan": 10**6}[request.param])
-    launch, ran = device_scan.launch, []
+    ran = []
 
-    def recorded(stem, kernel, *rest, **more):
-        ran.append(kernel)
-        launch(stem, kernel, *rest, **more)
+    def recording(launch):
+        def recorded(stem, kernel, *rest, **more):
+            ran.append(kernel)
+            launch(stem, kernel, *rest, **more)
 
-    monkeypatch.setattr(device_scan, "launch", recorded)
+        return recorded
+
+    for name in ("launch", "launch_each"):
+        monkeypatch.setattr(device_scan, name, recording(getattr(device_scan, name)))
     yield request.param
     assert ran and all(kernel.endswith(f"_{request.param}") for kernel in ran)
 

@@ -90,11 +90,11 @@ def moved(args: Args, device: str) -> Args:
     return tuple(to_device(a, device) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args)
 
 
-def on_device(f: Callable[..., Any], changes: int) -> Callable[..., Any]:
+def on_device(f: Callable[..., Any], device: str, changes: int) -> Callable[..., Any]:
     """f, computed on a device for arrays of the CPU; those it changes are changed."""
 
     def call(*args: Any) -> Any:
-        there = moved(args, "cuda")
+        there = moved(args, device)
         returned = f(*there)
         for a, b in zip(args[:changes], there, strict=False):
             a[...] = to_host(b)

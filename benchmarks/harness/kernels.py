@@ -94,9 +94,9 @@ class TorchKernels:
 def measure(case: Case, seconds: float, torch: Worker | None = None, device: str = "cpu") -> Entry:
     """Verify (which also compiles), then time; in turns with `torch`, which has prepared the same case."""
     args, kernel = case.args(np.random.default_rng(SEED)), dispatched(case.kernel)
-    error = verify(case, args, kernel if device == "cpu" else on_device(kernel, case.changes))
+    error = verify(case, args, on_device(kernel, device, case.changes))
     call = rotating(kernel, [moved(copy(args), device) for _ in range(copies(args))])
-    blocks = {"minigen": clock.block(call if device == "cpu" else lambda: (call(), synchronize()))}
+    blocks = {"minigen": clock.block(lambda: (call(), synchronize(device)))}
     if torch:
         blocks["torch"] = torch.block
     times = clock.alternate(blocks, seconds)

@@ -50,7 +50,7 @@ class MinigenStep:
         self.stack = ExitStack()
         self.stack.enter_context(device.on(where))
         step = _load(name).build()
-        self.run = (lambda: (step.run(), device.synchronize())) if where != "cpu" else step.run
+        self.run = lambda: (step.run(), device.synchronize(where))
         self.block = clock.block(self.run)
 
     def profile(self, seconds: float) -> profile.Profile:

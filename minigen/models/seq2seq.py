@@ -90,7 +90,7 @@ class Seq2Seq(CodePrior):
     def _inputs(self, seen: Array, where: Array, told: Read) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
         caption = ops.broadcast_to(told.last, (*seen.shape[:-1], told.last.shape[-1]))
-        position = Tensor(place(np.ascontiguousarray(_spread(seen, where)[0])))
+        position = Tensor(place(_spread(seen, where)[0]))
         return ops.concatenate([vectors, position, caption], vectors.ndim - 1)
 
     def _judged(self, states: Tensor, told: Read) -> Tensor:

@@ -27,7 +27,7 @@ from minigen.models.recurrent_gan import RecurrentGenerator, mirrored_discrimina
 from minigen.optim import Adam, linear_decay
 from minigen.tensor import Tensor
 from minigen.train.config import ChosenFloat, ChosenPair, DataInfo, Recipe, chosen
-from minigen.train.trainer import Trainer, labels_for
+from minigen.train.trainer import Trainer, labels_for, pieces
 
 Net = Literal["mlp", "dcgan", "gru", "lstm", "rnn"]
 RECURRENT = ("gru", "lstm", "rnn")
@@ -146,6 +146,5 @@ class Adversarial(Trainer):
         """The discriminator's scores (N,) in evaluation mode."""
         D = self.discriminator
         with self.looking(D), no_grad():
-            at = [slice(i, i + 256) for i in range(0, len(x), 256)]
-            parts = [to_host(D(Tensor(place(x[i])), labels[i] if D.classes else None).data) for i in at]
+            parts = [to_host(D(Tensor(place(x[p])), labels[p] if D.classes else None).data) for p in pieces(len(x), 256)]
         return np.concatenate(parts)

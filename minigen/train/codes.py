@@ -22,7 +22,7 @@ from minigen.nn.vq import perplexity
 from minigen.optim import SCHEDULES, Adam, clip_grad_norm
 from minigen.train import run
 from minigen.train.config import ChosenInt, ChosenText, DataInfo, Recipe
-from minigen.train.trainer import Trainer
+from minigen.train.trainer import Trainer, pieces
 from minigen.train.vqvae import AT_ONCE, VQVAE, Quantizer, VQVAETrainer
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +76,7 @@ class CodesTrainer(Trainer):
 
     def bits(self, codes: Array, told: Any = None) -> float:
         """-log2 p of codes (N, h, w), the mean for each code."""
-        parts = [slice(i, i + AT_ONCE) for i in range(0, len(codes), AT_ONCE)]
+        parts = pieces(len(codes), AT_ONCE)
         total = sum(self.log_prob(codes[p], None if told is None else told[p]).sum() for p in parts)
         return float(-total / codes.size / math.log(2))
 

@@ -38,12 +38,12 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Text
-from minigen.device import place, to_host
+from minigen.device import place
 from minigen.errors import UserError
 from minigen.metrics import distinct, presence
 from minigen.models import text as models
 from minigen.optim import Adam, clip_grad_norm, linear_decay
-from minigen.random import generator, rand
+from minigen.random import generator
 from minigen.tensor import Tensor
 from minigen.train.config import ChosenFloat, ChosenInt, DataInfo
 from minigen.train.gan import discriminator_loss, generator_loss
@@ -149,7 +149,7 @@ class TextGANTrainer(TextTrainer):
     def write(self, n: int) -> Tensor:
         """n texts of G as one-hots, hard or soft: (N, T, V)."""
         c = self.config
-        u = np.maximum(to_host(rand(c.seq_length, n, len(self.vocabulary)).data), 1e-30)
+        u = np.maximum(generator().random((c.seq_length, n, len(self.vocabulary)), dtype=np.float32), 1e-30)
         return self.model.write(-np.log(-np.log(u)), c.tau, c.objective == "gumbel")  # type: ignore[no-any-return]
 
     # --- looking at it ------------------------------------------------------------------------------------------------

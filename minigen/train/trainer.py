@@ -71,6 +71,11 @@ def _state_of(part: Any) -> dict[str, Any]:
     return part.state_dict() if _says_its_state(part) else nn.state_dict(part)
 
 
+def pieces(count: int, most: int) -> list[slice]:
+    """0 .. count in pieces of `most`, the last one shorter."""
+    return [slice(i, i + most) for i in range(0, count, most)]
+
+
 def labels_in_turn(n: int, classes: int) -> Any:
     """0, 1, .. classes - 1, 0, 1, ..: the labels (n,) of conditional samples; None without classes."""
     return np.arange(n) % classes if classes else None

@@ -29,7 +29,7 @@ from minigen.nn.vq import perplexity
 from minigen.optim import SCHEDULES, Adam
 from minigen.tensor import Tensor
 from minigen.train.config import DataInfo, Recipe, chosen
-from minigen.train.trainer import Trainer
+from minigen.train.trainer import Trainer, pieces
 
 AT_ONCE = 256  # images judged at a time
 TO_BYTES = 127.5**2  # a squared error of values in [-1, 1] -> of bytes
@@ -68,15 +68,13 @@ class VQVAETrainer(Trainer):
     def encode(self, images: Array) -> Array:
         """uint8 (N, c, H, W) -> codes (N, H/4, W/4)"""
         with self.looking(self.model), no_grad():
-            at = [slice(i, i + AT_ONCE) for i in range(0, len(images), AT_ONCE)]
-            parts = [to_host(self.model.encode(Tensor(place(to_float(images[i]))))) for i in at]
+            parts = [to_host(self.model.encode(Tensor(place(to_float(images[p]))))) for p in pieces(len(images), AT_ONCE)]
         return np.concatenate(parts)
 
     def decode(self, indices: Array) -> Array:
         """Codes (N, h, w) -> uint8 (N, c, 4h, 4w)"""
         with self.looking(self.model), no_grad():
-            at = [slice(i, i + AT_ONCE) for i in range(0, len(indices), AT_ONCE)]
-            parts = [to_uint8(to_host(self.model.decode(indices[i]).data)) for i in at]
+            parts = [to_uint8(to_host(self.model.decode(indices[p]).data)) for p in pieces(len(indices), AT_ONCE)]
         return np.concatenate(parts)
 
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> Array:
