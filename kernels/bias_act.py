@@ -15,6 +15,7 @@ from . import threads  # noqa: F401  before the first kernel is compiled
 from .device_array import dense_copy, empty, launch_each, launch_sums
 
 COLUMNS = 64  # of a block of rows: a cache line is 16
+SMALL = 2**15  # numbers: one core is done with them by the time that it would have woken the others
 # Reassociation lets the sums of db run in vector lanes; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract"}
 
@@ -81,6 +82,30 @@ def _backward_rows(dy_nc, y_nc, slope, dx_nc, dbias_c):
                 d = through(dy[c], y[c], slope)
                 dx[c] = d
                 dbias[c] += d
+
+
+# A loop that reads one array and writes another runs number by number where they turn out to be the same. This one knows it.
+
+
+@njit(cache=True, parallel=True, fastmath=FAST)
+def _in_place(y_nc, bias_c, slope):
+    if y_nc.size < SMALL:
+        for n in range(len(y_nc)):
+            _in_place_row(y_nc[n], bias_c, slope)
+    else:
+        for n in prange(len(y_nc)):
+            _in_place_row(y_nc[n], bias_c, slope)
+
+
+@njit(fastmath=FAST)
+def _in_place_row(y_c, bias_c, slope):
+    for c in range(len(y_c)):
+        y_c[c] = act(y_c[c] + bias_c[c], slope)
+
+
+def bias_act_in_place(y_nc, bias_c, negative_slope):
+    """y = act(y + b), for the end of a product: y (N, C) is contiguous, bias (C,)."""
+    _in_place(y_nc, np.ascontiguousarray(bias_c), y_nc.dtype.type(negative_slope))
 
 
 def bias_act_forward_cpu(x_ncl, bias_c, negative_slope):

@@ -6,6 +6,8 @@ Tasks own columns, not rows: no two write the same number, and every sum runs in
 reference's to the last bit. (Picking rows has no version here: NumPy's own is as fast as memory.)
 """
 
+import math
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 
@@ -42,20 +44,20 @@ def scatter_add_forward_cpu(y_nd, index_n, size):
 
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
-def _index(index_n):
-    """As int64, in device memory."""
+def index_array(index_n):
+    """As kernels take indices: int64, dense, in device memory."""
     return dense_copy(to_device(index_n).astype(np.int64, copy=False))
 
 
 def gather_forward_cuda(w_vd, index_n):
     y_nd = empty((*index_n.shape, *w_vd.shape[1:]), w_vd.dtype)
-    given = [dense_copy(w_vd), _index(index_n), y_nd, w_vd.size // max(len(w_vd), 1), y_nd.size]
+    given = [dense_copy(w_vd), index_array(index_n), y_nd, len(w_vd), math.prod(w_vd.shape[1:]), y_nd.size]
     launch_each("gather", "gather_rows", w_vd.dtype, y_nd.size, given)
     return y_nd
 
 
 def scatter_add_forward_cuda(y_nd, index_n, size):
     w_vd = empty((size, *y_nd.shape[index_n.ndim:]), y_nd.dtype)
-    given = [dense_copy(y_nd), _index(index_n), w_vd, index_n.size, w_vd.size // max(size, 1)]
+    given = [dense_copy(y_nd), index_array(index_n), w_vd, index_n.size, w_vd.size // max(size, 1)]
     launch_sums("gather", "scatter_add_rows", y_nd.dtype, size if w_vd.size else 0, given)
     return w_vd

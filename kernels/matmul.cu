@@ -4,14 +4,22 @@
 //                 so each of their elements is read from device memory k/16 times less often
 //     version 2   matmul_registers: a block computes 64x64 of c, a thread 4x4 of it in registers; see gemm.cuh
 //
+// A linear layer is one more line: c = act(a @ b + bias), the bias (n) one for each column. The plain product has no bias, and
+// slope 1, which is no activation.
+//
 // Batches: blockIdx.z counts them, and the layout (of the batch axes) says where each begins.
 #include "layout.cuh"
+#include "act.cuh"
 #include "gemm.cuh"
 
 #define TILE 16
 
-extern "C" __global__ void matmul_tiles(const real* a, const real* b, real* c, int m, int n, int k, int a_row, int a_column,
-                                        int b_row, int b_column, Layout batch) {
+__device__ __forceinline__ real finished(real value, const real* bias, int column, real slope) {
+    return act(bias ? value + bias[column] : value, slope);
+}
+
+extern "C" __global__ void matmul_tiles(const real* a, const real* b, const real* bias, real slope, real* c, int m, int n, int k,
+                                        int a_row, int a_column, int b_row, int b_column, Layout batch) {
     __shared__ real a_tile[TILE][TILE + 1], b_tile[TILE][TILE + 1];     // + 1: a column is not all in one bank
     a += offset(blockIdx.z, batch.size, batch.a), b += offset(blockIdx.z, batch.size, batch.b), c += blockIdx.z * m * n;
     int row = blockIdx.y * TILE + threadIdx.y, column = blockIdx.x * TILE + threadIdx.x;
@@ -24,15 +32,16 @@ extern "C" __global__ void matmul_tiles(const real* a, const real* b, real* c, i
         for (int i = 0; i < TILE; i++) total += a_tile[threadIdx.y][i] * b_tile[i][threadIdx.x];
         __syncthreads();
     }
-    if (row < m && column < n) c[row * n + column] = total;
+    if (row < m && column < n) c[row * n + column] = finished(total, bias, column, slope);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-matmul_registers(const real* a, const real* b, real* c, int m, int n, int k, int a_row, int a_column, int b_row, int b_column,
-                 Layout batch) {
+matmul_registers(const real* a, const real* b, const real* bias, real slope, real* c, int m, int n, int k, int a_row,
+                 int a_column, int b_row, int b_column, Layout batch) {
     __shared__ Tiles tiles;
     a += offset(blockIdx.z, batch.size, batch.a), b += offset(blockIdx.z, batch.size, batch.b), c += blockIdx.z * m * n;
     gemm(tiles, m, n, 0, k, [=](int row, int i) { return a[row * a_row + i * a_column]; },
          [=](int i, int column) { return b[i * b_row + column * b_column]; },
-         [=](int row, int column, real value) { c[row * n + column] = value; }, a_column == 1, b_row == 1);
+         [=](int row, int column, real value) { c[row * n + column] = finished(value, bias, column, slope); }, a_column == 1,
+         b_row == 1);
 }

@@ -1,4 +1,4 @@
-"""Matrix products, shared among threads.
+"""Matrix products, shared among threads, and the linear layer: a product, then bias and activation over it.
 
     c_mn = a_mk @ b_kn
 
@@ -27,8 +27,9 @@ import numpy as np
 from numba import njit, prange
 
 from . import blas, layout
+from .bias_act import bias_act_in_place
 from .cuda import launch
-from .device_array import empty, launch_gemm, origin
+from .device_array import dense_copy, empty, launch_gemm, origin
 
 SMALL = 200_000     # multiply-adds: about 2 microseconds on one core
 NARROW = 32         # rows or columns a tile has at least
@@ -135,6 +136,21 @@ def matmul_forward_cpu(a_mk, b_kn):
     return c_mn
 
 
+def linear_forward_cpu(x_ni, w_oi, bias_o, negative_slope):
+    """The product's memory is the result's."""
+    _check_bias(w_oi, bias_o)
+    y_no = matmul_forward_cpu(x_ni, w_oi.T)
+    dtype = np.result_type(y_no, bias_o)
+    y_no = y_no.astype(dtype, copy=False)
+    bias_act_in_place(y_no, bias_o.astype(dtype, copy=False), negative_slope)
+    return y_no
+
+
+def _check_bias(w_oi, bias_o):
+    if bias_o.shape != w_oi.shape[:1]:
+        raise ValueError(f"linear_forward: a bias of shape {bias_o.shape} for {w_oi.shape[0]} outputs")
+
+
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
 TILE = 16           # rows and columns of a block's part in version 1
@@ -143,6 +159,15 @@ REGISTERS = 32      # rows and columns from which version 2 is worth its larger 
 
 def matmul_forward_cuda(a_mk, b_kn):
     """c (..., m, n) of any views a (..., m, k) and b (..., k, n); leading axes broadcast."""
+    return _product(a_mk, b_kn, None, 1)
+
+
+def linear_forward_cuda(x_ni, w_oi, bias_o, negative_slope):
+    _check_bias(w_oi, bias_o)
+    return _product(x_ni, w_oi.T, dense_copy(bias_o), negative_slope)
+
+
+def _product(a_mk, b_kn, bias_n, slope):
     if a_mk.dtype != b_kn.dtype:
         raise TypeError(f"a_mk is {a_mk.dtype} and b_kn is {b_kn.dtype}")
     (m, k), n = a_mk.shape[-2:], b_kn.shape[-1]
@@ -152,9 +177,9 @@ def matmul_forward_cuda(a_mk, b_kn):
     c_mn = empty((*batch, m, n), a_mk.dtype)
     a, b = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a_mk, b_kn))
     at = layout.layout(batch, a.strides[:-2], b.strides[:-2])
-    given, count = [origin(a), origin(b), c_mn, m, n, k, *a.strides[-2:], *b.strides[-2:], at], math.prod(batch)
+    given = [origin(a), origin(b), bias_n, slope, c_mn, m, n, k, *a.strides[-2:], *b.strides[-2:], at]
     if min(m, n) >= REGISTERS:
-        launch_gemm("matmul", "matmul_registers", c_mn.dtype, m, n, count, given)
+        launch_gemm("matmul", "matmul_registers", c_mn.dtype, m, n, math.prod(batch), given)
     else:
-        launch("matmul", "matmul_tiles", c_mn.dtype, (-(-n // TILE), -(-m // TILE), count), (TILE, TILE), given)
+        launch("matmul", "matmul_tiles", c_mn.dtype, (-(-n // TILE), -(-m // TILE), math.prod(batch)), (TILE, TILE), given)
     return c_mn

@@ -270,7 +270,7 @@ def _cotangent(t: Tensor, g: Any) -> Tensor:
         if t._data.size != 1:
             raise GradientError(f"an output of shape {t.shape} needs grad_outputs; only a scalar can do without")
         return Tensor(np.ones_like(t._data))
-    g = g.astype(t._data.dtype) if isinstance(g, Tensor) else Tensor(np.asarray(g, dtype=t._data.dtype))
+    g = g.astype(t._data.dtype) if isinstance(g, Tensor) else Tensor(np.asarray(g, dtype=t._data.dtype)).to(t.device)
     if g.shape != t.shape:
         raise GradientError(f"grad_outputs of shape {g.shape} for an output of shape {t.shape}")
     return g

@@ -150,7 +150,7 @@ def _slope(phi: Callable[[list[Any]], float], arrays: list[Any], i: int, u: Any,
     """The derivative of phi in input i along u, by central differences at two widths."""
 
     def at(t: float) -> float:
-        return phi([x + t * u if j == i else x for j, x in enumerate(arrays)])
+        return phi([np.asarray(x + t * u) if j == i else x for j, x in enumerate(arrays)])  # a number too stays an array
 
     near, far = (at(h) - at(-h)) / (2 * h), (at(2 * h) - at(-2 * h)) / (4 * h)
     return (4 * near - far) / 3

@@ -268,8 +268,7 @@ def test_a_dropped_graph_leaves_nothing_to_collect(create_graph):
         x, w, b = leaf(*np.linspace(0.1, 0.9, 12)), leaf(1.0, 2.0, 3.0), leaf(0.0, 0.1, 0.2)
         with mg.mode("reference"):  # compiling a kernel leaves garbage of its own
             y = ops.batch_norm(ops.tanh(ops.bias_act(x.reshape(4, 3), b, 0.2)), w, b)
-        y = ops.softmax(ops.sqrt(ops.exp(ops.sigmoid(y)))).sum()
-        with mg.mode("reference"):
+            y = ops.softmax(ops.sqrt(ops.exp(ops.sigmoid(y)))).sum()
             found = mg.grad(y, [x, w], create_graph=True) if create_graph else []
         alive = [weakref.ref(t.op) for t in (y, y.op._inputs[0], *found)]
         del y, found

@@ -1,4 +1,4 @@
-"""sigmoid and tanh inside compiled loops: as exact as promised over all exponents, and right at the edges."""
+"""exp, sigmoid and tanh inside compiled loops: as exact as promised over all exponents, and right at the edges."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def _sigmoid(x, y):
 def _tanh(x, y):
     for i in range(x.size):
         y[i] = gates.tanh(x[i])
+
+
+@njit(fastmath={"reassoc", "contract"}, error_model="numpy")
+def _exp(x, y):
+    for i in range(x.size):
+        y[i] = gates.exp(x[i])
 
 
 def apply(f, x):
@@ -44,6 +50,21 @@ def test_float32_is_within_so_many_units_in_the_last_place(f, exact, units, ever
 def test_float64_is_the_c_librarys(f, exact):
     x = np.linspace(-30, 30, 10_001)
     np.testing.assert_allclose(apply(f, x), exact(x), rtol=4e-16, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 87), (np.float64, 708)])
+def test_exp_is_within_a_unit_in_the_last_place(dtype, most):
+    size = np.exp2(np.random.default_rng(0).uniform(-30, np.log2(most), 500_000))
+    x = np.concatenate([size, -size]).astype(dtype)
+    wanted = np.exp(x.astype(np.longdouble))
+    error = np.abs(apply(_exp, x) - wanted) / np.spacing(wanted.astype(dtype))
+    assert error.max() <= 1, x[error.argmax()]
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [(np.float32, -87.5, 88.4), (np.float64, -708.5, 709.5)])
+def test_exp_where_there_is_no_normal_number(dtype, least, most):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, least, -1e30, most, 1e30], dtype)
+    np.testing.assert_array_equal(apply(_exp, x), np.array([np.nan, np.inf, 0, 1, 1, 0, 0, np.inf, np.inf], dtype))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -14,12 +14,13 @@ from minigen import ops
 from minigen.gradcheck import GradcheckError, gradcheck
 from minigen.ops import arithmetic, conv, elementwise, norm
 from minigen.ops.matmul import Linear, MatMul
+from minigen.ops.softmax import CrossEntropyGrad, LogSoftmaxGrad, SoftmaxGrad
 
 EXAMPLES = ops.examples()
 CASES = [pytest.param(e, id=f"{name}-{i}") for name, examples in EXAMPLES.items() for i, e in enumerate(examples)]
 
 # Functions without an example of their own, and why.
-NO_GRADIENT = {"argmax", "argmin", "compare", "nearest_code"}
+NO_GRADIENT = {"argmax", "argmin", "compare", "nearest_code", "one_hot"}
 UNDER_ANOTHER_NAME = {"embedding": "gather", "minimum": "maximum", "transpose": "permute", "rotation_trick": "rotate_as"}
 A_CAST = {"astype"}  # in float64, where examples run, it does nothing; tests/test_arithmetic.py checks it
 
@@ -120,7 +121,7 @@ MUTATIONS = [
     ("tanh", elementwise.Tanh, "backward", flipped(0), 1),
     ("div", arithmetic.Div, "backward", flipped(1), 1),
     ("matmul", MatMul, "backward", flipped(1), 1),
-    ("linear", Linear, "backward", flipped(0), 1),
+    *(("linear", Linear, "backward", flipped(i), 1) for i in range(3)),
     ("conv2d", conv.Conv2d, "backward", flipped(0), 1),
     ("conv2d", conv.Conv2d, "backward", flipped(1), 1),
     ("conv_transpose2d", conv.ConvTranspose2d, "backward", silenced(1), 1),
@@ -129,6 +130,9 @@ MUTATIONS = [
     ("batch_norm", norm, "batch_norm_backward", slightly_off, 1),
     ("layer_norm", norm, "layer_norm_backward", slightly_off, 1),
     # Right at first order, wrong at second.
+    *(("softmax", SoftmaxGrad, "backward", flipped(i), 2) for i in range(2)),
+    *(("log_softmax", LogSoftmaxGrad, "backward", flipped(i), 2) for i in range(2)),
+    *(("cross_entropy", CrossEntropyGrad, "backward", silenced(i), 2) for i in range(2)),
     ("conv2d", conv.Conv2dWeightGrad, "backward", flipped(0), 2),
     ("batch_norm", norm.BatchNormGrad, "backward", flipped(0), 2),
     ("batch_norm", norm.BatchNormGrad, "backward", flipped(1), 2),
@@ -168,7 +172,10 @@ def test_a_nan_gradient_is_caught():
         gradcheck(lambda x: ops.sqrt(x * 0.0) + x, np.ones(2), order=1)
 
 
-@pytest.mark.parametrize("name", ["tanh", "softplus", "conv2d", "matmul", "batch_norm", "layer_norm", "bias_act"])
+THIRD = ["tanh", "softplus", "conv2d", "matmul", "linear", "batch_norm", "layer_norm", "bias_act", "softmax", "log_softmax"]
+
+
+@pytest.mark.parametrize("name", [*THIRD, "cross_entropy"])
 def test_third_order(name):
     example = EXAMPLES[name][0]
     findings = gradcheck(example.f, *example.sample(np.random.default_rng(0)), order=3)

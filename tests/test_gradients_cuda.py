@@ -37,3 +37,15 @@ def test_a_tensor_goes_there_and_back_and_so_does_its_gradient():
         (g,) = mg.grad((y * y).sum().to("cpu"), x)
         assert g.device == "cpu" and np.array_equal(g.data, 2 * x.data)
         assert "tensor(" in repr(y) and np.array_equal(y.detach().numpy(), x.data)
+
+
+def test_a_cotangent_of_the_host_goes_to_where_the_output_is():
+    """A fused backward cannot read it anywhere else."""
+    import minigen as mg
+
+    with cuda.using(cuda.Emulated()):
+        x = mg.tensor(np.arange(6.0).reshape(2, 3), requires_grad=True, device="cuda")
+        loss, y = ops.cross_entropy(x, [2, 0]), ops.bias_act(x, mg.tensor(np.zeros(3), device="cuda"), 0.5)
+        (once,), (twice,) = mg.grad(loss, x, 1.0, retain_graph=True), mg.grad(loss, x, np.float64(2))
+        np.testing.assert_array_equal(twice.data.get(), 2 * once.data.get())
+        np.testing.assert_array_equal(mg.grad(y, x, -np.ones((2, 3)))[0].data.get(), [[-0.5, -1, -1], [-1, -1, -1]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from minigen.kernels import cuda, emulator
+from minigen.kernels.device_array import to_device
 
 import minigen as mg
 from minigen import ops
@@ -80,6 +82,71 @@ def test_targets_may_be_tensors_of_integers():
     assert ops.cross_entropy(x, CLASSES.astype(np.uint8)).dtype == np.float32
     by_hand = -ops.log_softmax(x).data[np.arange(6), CLASSES].mean()
     assert abs(ops.cross_entropy(x, CLASSES).item() - by_hand) < 1e-6
+
+
+def test_targets_changed_after_the_forward_do_not_change_the_gradient():
+    """A loader that fills the same array again is the usual case."""
+    x, target = mg.tensor(X, requires_grad=True), CLASSES.copy()
+    loss = ops.cross_entropy(x, target)
+    target[:] = 3
+    wanted = mg.grad(ops.cross_entropy(x, CLASSES), x)[0].data
+    np.testing.assert_array_equal(mg.grad(loss, x)[0].data, wanted)
+
+
+# --- targets on the device ----------------------------------------------------------------------------------------------
+
+EMULATED = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+
+
+@pytest.fixture
+def device():
+    with cuda.using(cuda.Emulated()) as backend:
+        yield backend
+
+
+def alone(monkeypatch, backend):
+    """From here on the device is left alone with what it has."""
+    for name in ("upload", "download"):
+        monkeypatch.setattr(backend, name, lambda *args: pytest.fail("a copy between the host and the device"))
+
+
+@EMULATED
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_targets_on_the_device_are_not_copied(monkeypatch, device, kind, wrapped):
+    wanted = mg.tensor(X, requires_grad=True)
+    loss = ops.cross_entropy(wanted, CLASSES)
+    (g,) = mg.grad(loss, wanted, create_graph=True)
+    (h,) = mg.grad((g * g).sum(), wanted)
+    x, target = mg.tensor(X, requires_grad=True, device="cuda"), to_device(CLASSES.astype(kind))
+    with monkeypatch.context() as patch:
+        alone(patch, device)
+        there = ops.cross_entropy(x, mg.Tensor(target) if wrapped else target)
+        (d,) = mg.grad(there, x, create_graph=True)
+        (e,) = mg.grad((d * d).sum(), x)
+    for a, b in ((there, loss), (d, g), (e, h)):
+        np.testing.assert_allclose(a.data.get(), b.data, rtol=1e-12, atol=1e-15)
+
+
+@EMULATED
+def test_a_target_on_the_device_that_is_no_class_makes_the_loss_nan(device):
+    x = mg.tensor(X, requires_grad=True, device="cuda")
+    loss = ops.cross_entropy(x, to_device(np.array([0, 3, 4, 1, -1, 0])))
+    assert np.isnan(loss.item())
+    assert np.isnan(mg.grad(loss, x)[0].data.get()).all(1).tolist() == [False, False, True, False, True, False]
+
+
+@EMULATED
+def test_what_is_refused_of_targets_on_the_device(device):
+    x = mg.tensor(X, device="cuda")
+    with pytest.raises(ValueError, match=r"integers in 0\.\.3"):
+        ops.cross_entropy(x, to_device(CLASSES.astype(np.float32)))
+    with pytest.raises(ValueError, match=r"wants logits \(N, K\)"):
+        ops.cross_entropy(x, to_device(CLASSES[:3]))
+    with pytest.raises(TypeError, match="the index is on the device and the data is not"):
+        ops.cross_entropy(mg.tensor(X), to_device(CLASSES))
+    with pytest.raises(ValueError, match=r"integers in 0\.\.3"):  # those of the host are looked at, wherever the logits are
+        ops.cross_entropy(x, CLASSES + 1)
 
 
 @pytest.mark.parametrize("loss", [lambda x: ops.bce_with_logits(x, 1), lambda x: ops.mse(x, 0.0), lambda x: ops.hinge(x, 1)])

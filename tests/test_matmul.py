@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from minigen.kernels import cuda, emulator
+from minigen.kernels.device_array import to_device
 
 import minigen as mg
 from minigen import ops
+from minigen.ops.matmul import linear_forward
 
 SHAPES = [
     ((3, 4), (4, 2)),
@@ -77,6 +80,54 @@ def test_linear_of_an_empty_batch(back_end):
     assert [g.shape for g in found] == [(0, 4), (3, 4), (3,)] and not any(g.data.any() for g in found)
 
 
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+def test_the_second_order_of_linear_is_that_of_its_parts(back_end):
+    rng = np.random.default_rng(0)
+    x, w, b, v = (mg.tensor(rng.standard_normal(s), requires_grad=True) for s in ((5, 4), (3, 4), (3,), (5, 3)))
+    u = [rng.standard_normal(s) for s in ((5, 4), (3, 4), (3,))]
+
+    def second(y):
+        return [g.data for g in mg.grad(mg.grad(y, [x, w, b], v, create_graph=True), [x, w, v], u)]
+
+    with mg.mode(back_end):
+        fused, plain = second(ops.linear(x, w, b, 0.2)), second(ops.leaky_relu(x @ w.T + b, 0.2))
+    for f, p in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(f, p, rtol=1e-12)
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+@pytest.mark.parametrize("rows", [3, 20_000])  # the end of a product on one thread, and on all
+def test_linear_at_the_edges(rows, back_end):
+    """ReLU of -inf is zero, NaN stays, nothing that went in is changed, and the bias may have gaps."""
+    x, w = np.ones((rows, 1), np.float32), np.float32([[1], [-np.inf], [np.nan], [-1]])
+    b = np.float32([1, 0, 2, 0, 3, 0, 4, 0])[::2]
+    before = [a.copy() for a in (x, w, b)]
+    with mg.mode(back_end):
+        y = ops.linear(mg.tensor(x), mg.Tensor(w), mg.Tensor(b), 0.0).data
+        z = ops.linear(mg.tensor(x), mg.Tensor(w), mg.Tensor(b), 0.5).data
+    np.testing.assert_array_equal(y, np.tile(np.float32([2, 0, np.nan, 3]), (rows, 1)))
+    np.testing.assert_array_equal(z, np.tile(np.float32([2, -np.inf, np.nan, 3]), (rows, 1)))
+    for a, c in zip((x, w, b), before, strict=True):
+        np.testing.assert_array_equal(a, c)
+
+
+@pytest.mark.parametrize("back_end", ["reference", "auto"])
+def test_the_bias_may_be_of_another_dtype(back_end):
+    x, w, b = mg.tensor(np.ones((2, 3), np.float32)), mg.tensor(np.ones((4, 3), np.float32)), mg.tensor(np.full(4, 1e-9))
+    with mg.mode(back_end):
+        np.testing.assert_array_equal(ops.linear(x, w, b).data, np.full((2, 4), 3 + 1e-9), strict=True)
+
+
+@pytest.mark.parametrize("place", [np.asarray, pytest.param(to_device, marks=pytest.mark.skipif(
+    emulator.missing() is not None, reason=str(emulator.missing())))])  # fmt: skip
+def test_the_kernel_refuses_a_bias_of_another_length(place):
+    """It would read, or write, beyond the end."""
+    with cuda.using(cuda.Emulated() if place is to_device else None):
+        x, w, b = (place(np.ones(s, np.float32)) for s in ((2, 3), (4, 3), (5,)))
+        with pytest.raises(ValueError, match=r"a bias of shape \(5,\) for 4 outputs"):
+            linear_forward(x, w, b, 1.0)
+
+
 def test_linear_without_bias():
     def theirs(t, x, w):
         return t.nn.functional.linear(x, w)
@@ -131,7 +182,8 @@ def test_dtypes_meet_in_the_wider_one(back_end):
         (lambda: ops.matmul(mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((2, 3)))), "inner sizes differ"),
         (lambda: mg.tensor(1.0) @ mg.tensor([1.0]), "at least one axis"),
         (lambda: ops.linear(mg.tensor(np.ones((2, 3))), mg.tensor(np.ones((4, 5)))), "x has 3 features, the weight"),
-        (lambda: ops.linear(*(mg.tensor(np.ones(s)) for s in ((2, 3), (4, 3), (5,)))), "a bias of shape"),
+        (lambda: ops.linear(*(mg.tensor(np.ones(s)) for s in ((2, 3), (4, 3), (5,)))), r"a bias of shape \(5,\) for 4 outputs"),
+        (lambda: ops.linear(*(mg.tensor(np.ones(s)) for s in ((2, 3), (4, 3), (4,))), -0.5), "negative_slope >= 0, not -0.5"),
     ],
 )
 def test_bad_shapes(f, message):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from minigen.kernels import cuda, emulator
+from minigen.kernels.device_array import to_device
 
 import minigen as mg
 from minigen import nn
+from minigen.device import on
+from minigen.models import gan
 from minigen.models.text import CharRNN as Model
 from minigen.models.text import TextCritic, TextGenerator, one_hot
 from minigen.train.wgan_gp import gradient_penalty
@@ -119,6 +123,36 @@ def test_gradients_stay_of_one_size_over_many_characters():
     model, w = TextGenerator(20, 32, 64), mg.randn(4, 40, 20)
     (g,) = mg.grad((model.write(gumbel(40, 4, 20), 1.0, False) * w).mean(), model.head.weight)
     assert 0 < np.abs(g.data).max() < 1
+
+
+@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+@pytest.mark.parametrize("hard", [True, False])
+def test_writing_on_the_device_reads_nothing_back(monkeypatch, hard):
+    noise, written = gumbel(4, 3, 5), []
+    with cuda.using(cuda.Emulated()) as backend:
+        for where in ("cpu", "cuda"):
+            mg.seed(0)
+            with on(where):
+                model, g = TextGenerator(5, 6, 7), noise if where == "cpu" else to_device(noise)
+                with monkeypatch.context() as patch:
+                    patch.setattr(backend, "download", lambda *args: pytest.fail("a copy to the host"))
+                    y = model.write(g, 0.7, hard)
+                written.append(y.detach().numpy())
+    np.testing.assert_allclose(written[1], written[0], atol=1e-6)
+
+
+@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+def test_one_hots_of_labels_and_characters_on_the_device(monkeypatch):
+    labels = np.array([2, 0, 1, 2])
+    with cuda.using(cuda.Emulated()) as backend, on("cuda"):
+        there = to_device(labels)
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "download", lambda *args: pytest.fail("a copy to the host"))
+            found = [one_hot(there, 3), gan.one_hot(there, 3).data, gan.one_hot(labels, 3).data]
+        for x in found:
+            np.testing.assert_array_equal(x.get(), np.eye(3)[labels])
+            assert x.dtype == np.float32
+    np.testing.assert_array_equal(gan.one_hot(labels, 3).data, np.eye(3, dtype=np.float32)[labels], strict=True)
 
 
 # --- the critic

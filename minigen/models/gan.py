@@ -29,7 +29,7 @@ Norm = Callable[[Sequence[int]], Any] | None  # (C, H, W) -> a layer; None for n
 
 def one_hot(labels: Any, classes: int) -> Tensor:
     """Integers (N,) -> float32 (N, classes)."""
-    return Tensor(place(np.eye(classes, dtype=np.float32)[labels]))
+    return Tensor(place(ops.one_hot(labels, classes).data))
 
 
 class Generator:

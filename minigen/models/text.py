@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
-from minigen.device import place, to_host
+from minigen.device import constant, place
 from minigen.tensor import Tensor
 
 
@@ -70,13 +70,13 @@ class TextGenerator(CharRNN):
         What is read back carries no gradient. Each character changes those that follow, and through a chain of 32 draws the
         gradient of that grows ten-thousandfold and points nowhere; through the state, and within a step, it is well behaved.
         """
-        x = self.embedding(np.full(noise.shape[1], self.begin))
+        x = self.embedding(constant(np.full, noise.shape[1], self.begin))
         table, state, written = self.embedding.weight[: self.characters], None, []
         for g in noise:
             logits, state = self.read(x, state)
             y = ops.softmax((logits + Tensor(place(g))) * (1 / temperature))
             if hard:
-                chosen = place(one_hot(to_host(y.data.argmax(1)), self.characters))
+                chosen = one_hot(y.data.argmax(1), self.characters)
                 y = y + Tensor(chosen - y.data)  # one's value, the other's gradient
             x = y.detach() @ table
             written.append(y)
@@ -105,6 +105,6 @@ class TextCritic:
                 getattr(self.rnn, name).assign(getattr(generator.rnn, name).data)
 
 
-def one_hot(index: Any, characters: int) -> np.ndarray[Any, Any]:
-    """Integers (...) -> float32 (..., V)."""
-    return np.eye(characters, dtype=np.float32)[index]
+def one_hot(index: Any, characters: int) -> Any:
+    """Integers (...) -> float32 (..., V), where the index is."""
+    return ops.one_hot(index, characters).data

@@ -1,12 +1,13 @@
 """The mathematics: one file per family. In each, always in this order: notation and equations, the NumPy reference, the
 Op, its gradient Op where the backward is fused, the public function, and EXAMPLES that the gradient check runs."""
 
+import minigen.ops.philox  # noqa: F401  puts its kernels into the registry; there is no op, for noise has no gradient
 from minigen.ops.arithmetic import add, astype, broadcast_to, compare, div, mul, neg, power, square, sub
 from minigen.ops.bias_act import bias_act
 from minigen.ops.conv import conv2d, conv2d_weight_grad, conv_transpose2d
 from minigen.ops.dropout import dropout
 from minigen.ops.elementwise import exp, log, sigmoid, softplus, sqrt, tanh
-from minigen.ops.gather import embedding, gather, scatter_add
+from minigen.ops.gather import embedding, gather, one_hot, scatter_add
 from minigen.ops.gru import gru
 from minigen.ops.gru_cho import gru_cho
 from minigen.ops.losses import bce_with_logits, cross_entropy, hinge, mse
@@ -31,7 +32,7 @@ __all__ = [
     "clip", "compare", "concatenate", "conv2d", "conv2d_weight_grad", "conv_transpose2d", "cross_entropy", "div",
     "dropout", "embedding", "examples", "exp", "gather", "getitem", "gru", "gru_cho", "hinge", "layer_norm",
     "leaky_relu", "linear", "log", "log_softmax", "logsumexp", "lstm", "matmul", "max", "maximum", "mean", "minimum",
-    "mse", "mul", "nearest_code", "neg", "pad", "permute", "power", "relu", "reshape", "rnn", "rotate_as",
+    "mse", "mul", "nearest_code", "neg", "one_hot", "pad", "permute", "power", "relu", "reshape", "rnn", "rotate_as",
     "rotation_trick", "scatter_add", "sigmoid", "softmax", "softplus", "spectral_norm", "sqrt", "square", "stack",
     "straight_through", "sub", "sum", "tanh", "to", "transpose", "var", "where",
 ]  # fmt: skip

@@ -1,16 +1,15 @@
 """Dropout (Srivastava et al. 2014): y = x * mask / (1 - p), each element kept with probability 1 - p.
 
-The mask is drawn once, in the forward pass, and is a constant to every derivative.
+The mask is drawn once, where x is, in the forward pass, and is a constant to every derivative.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minigen.device import to_device
+from minigen import random
 from minigen.ops.arithmetic import mul
 from minigen.ops.example import example
-from minigen.random import generator
 from minigen.tensor import Tensor
 
 
@@ -20,15 +19,15 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         raise ValueError(f"dropout: p must be in [0, 1), not {p}")
     if not training or p == 0:
         return x
-    keep = generator().random(x.shape, dtype=np.float32) >= p
-    return mul(x, Tensor(to_device(keep.astype(x.dtype) / x.dtype.type(1 - p), x.device)))
+    keep = random.draw("uniform", x.shape, np.float32, x.device) >= p
+    return mul(x, Tensor(keep.astype(x.dtype) / x.dtype.type(1 - p)))
 
 
 def _seeded(x: Tensor) -> Tensor:
     """Dropout with the same mask on every call, as a finite difference needs."""
-    state = generator().bit_generator.state
+    state = random.get_state()
     y = dropout(x, 0.4)
-    generator().bit_generator.state = state
+    random.set_state(state)
     return y
 
 

@@ -1,7 +1,7 @@
-"""Losses, each the mean over all elements (or samples), composed of differentiable ops.
+"""Losses, each the mean over all elements (or samples) of differentiable ops.
 
     bce_with_logits   softplus(x) - x t        = -[t log s(x) + (1 - t) log(1 - s(x))], s the sigmoid; never overflows
-    cross_entropy     logsumexp(x) - x_t       x (N, K) logits, t (N,) class indices
+    cross_entropy     logsumexp(x) - x_t       x (N, K) logits, t (N,) class indices; fused, in `softmax.py`
     mse               (x - t)^2
     hinge             max(0, 1 - t x)          t = +1 or -1
 """
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from minigen.device import to_device
 from minigen.ops.arithmetic import as_tensor, mul, square, sub
 from minigen.ops.elementwise import softplus
 from minigen.ops.example import example, off_kink
+from minigen.ops.gather import on_device, together
 from minigen.ops.piecewise import relu
-from minigen.ops.reduce import logsumexp, mean, sum
+from minigen.ops.reduce import mean
+from minigen.ops.softmax import CrossEntropy
 from minigen.tensor import Tensor
 
 
@@ -37,14 +38,19 @@ def bce_with_logits(x: Tensor, target: Any) -> Tensor:
 
 
 def cross_entropy(x: Tensor, target: Any) -> Tensor:
-    """x (N, K) logits, target (N,) integers in 0..K-1 (array or Tensor) -> mean of -log softmax(x)[target], in nats."""
-    index = target._data if isinstance(target, Tensor) else np.asarray(target)
+    """x (N, K) logits, target (N,) integers in 0..K-1 (array or Tensor) -> mean of -log softmax(x)[target], in nats.
+
+    Raises ValueError for other shapes and targets. Targets on the device stay there: one that is no class makes the loss NaN.
+    TypeError if they are there and x is not.
+    """
+    index = target._data if isinstance(target, Tensor) else target
+    index = index if on_device(index) else np.array(index)  # a copy: backward needs it as it was
     if x.ndim != 2 or index.shape != x.shape[:1]:
         raise ValueError(f"cross_entropy wants logits (N, K) and targets (N,), not {x.shape} and {index.shape}")
-    if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < x.shape[1]):
+    in_range = on_device(index) or not index.size or 0 <= index.min() <= index.max() < x.shape[1]
+    if index.dtype.kind not in "iu" or not in_range:
         raise ValueError(f"cross_entropy: targets must be integers in 0..{x.shape[1] - 1}")
-    chosen = Tensor(to_device(np.eye(x.shape[1], dtype=x.dtype)[index], x.device))
-    return mean(logsumexp(x, 1) - sum(x * chosen, 1))
+    return mean(CrossEntropy(together(index, x.device))(x))
 
 
 def mse(x: Tensor, target: Any) -> Tensor:
@@ -65,7 +71,10 @@ EXAMPLES = {
         example(lambda x: bce_with_logits(x, 0), (4,)),
         example(bce_with_logits, (3, 2), lambda rng: rng.random((3, 2))),
     ],
-    "cross_entropy": [example(lambda x: cross_entropy(x, _CLASSES), (3, 4))],
+    "cross_entropy": [
+        example(lambda x: cross_entropy(x, _CLASSES), (3, 4)),
+        example(lambda x: CrossEntropy(together(_CLASSES, x.device))(x), (3, 4)),  # before the mean: cotangents that differ
+    ],
     "mse": [example(mse, (3, 4), (3, 4))],
     "hinge": [
         example(lambda x: hinge(x, 1), off_kink(5, kinks=(1.0,))),

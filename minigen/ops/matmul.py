@@ -2,7 +2,10 @@
 
     dA = dC B^T        dB = A^T dC
 
-and every higher order follows from the same line. `linear` is y = x W^T + b with PyTorch's weight layout (out, in).
+and every higher order follows from the same line. `linear` is y = act(x W^T + b), with PyTorch's weight layout (out, in) and
+leaky ReLU for act, in one kernel; with d = dy act', read off the sign of y as in `bias_act.py`,
+
+    dx = d W        dW = d^T x        db = sum over N of d
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 from minigen.autograd import Op
 from minigen.dispatch import kernel
 from minigen.ops.arithmetic import pair, sum_to
-from minigen.ops.bias_act import bias_act
+from minigen.ops.bias_act import BiasActGrad, act, check_slope
 from minigen.ops.example import example
 from minigen.ops.piecewise import leaky_relu
 from minigen.ops.shape import reshape, transpose
@@ -24,6 +27,12 @@ from minigen.tensor import Tensor
 def matmul_forward(a_mk, b_kn):
     """(..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast."""
     return a_mk @ b_kn
+
+
+@kernel("matmul")
+def linear_forward(x_ni, w_oi, bias_o, negative_slope):
+    """-> y (N, O)."""
+    return act(x_ni @ w_oi.T + bias_o, negative_slope)
 
 
 class MatMul(Op):
@@ -55,7 +64,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     return reshape(c, c.shape[:-2] + c.shape[-1:]) if row else reshape(c, c.shape[:-1]) if column else c
 
 
-class Linear(Op):
+class LinearMap(Op):
     """y = x W^T for x (N, in), W (out, in). Its own Op so that dW = dy^T x comes out in W's layout, not transposed."""
 
     def forward(self, x, weight):
@@ -63,9 +72,27 @@ class Linear(Op):
 
     def backward(self, dy):
         x, weight = self.inputs
-        dx = MatMul()(dy, weight) if self.needs[0] else None
-        dw = MatMul()(transpose(dy, 0, 1), x) if self.needs[1] else None
-        return dx, dw
+        return _linear_gradients(dy, x, weight, self.needs)
+
+
+class Linear(Op):
+    """y = act(x W^T + b), b (out,)."""
+
+    def __init__(self, negative_slope: float) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x, weight, bias):
+        self.y = linear_forward(x, weight, bias, self.negative_slope)
+        return self.y
+
+    def backward(self, dy):
+        x, weight, _ = self.inputs
+        d, dbias = BiasActGrad(self.y, self.negative_slope)(dy)
+        return (*_linear_gradients(d, x, weight, self.needs), dbias)
+
+
+def _linear_gradients(d: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
+    return MatMul()(d, weight) if needs[0] else None, MatMul()(transpose(d, 0, 1), x) if needs[1] else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 1.0) -> Tensor:
@@ -73,11 +100,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x has {x.shape[-1]} features, the weight {weight.shape} wants {weight.shape[1]}")
     # One 2-D product whatever the leading axes: a batched product would give W a gradient to sum over the batch.
-    y = Linear()(x if x.ndim == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), weight)
+    rows = x if x.ndim == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     if bias is not None:
-        y = bias_act(y, bias, negative_slope)
-    elif negative_slope != 1.0:
-        y = leaky_relu(y, negative_slope)
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"linear: a bias of shape {bias.shape} for {weight.shape[0]} outputs")
+        check_slope(negative_slope)
+        y = Linear(negative_slope)(rows, weight, bias)
+    else:
+        y = LinearMap()(rows, weight)
+        y = y if negative_slope == 1.0 else leaky_relu(y, negative_slope)
     return y if x.ndim == 2 else reshape(y, x.shape[:-1] + y.shape[1:])
 
 
@@ -88,5 +119,9 @@ EXAMPLES = {
         example(matmul, (1, 3, 4), (2, 4, 2)),
         example(matmul, (4,), (4, 2)),
     ],
-    "linear": [example(linear, (3, 4), (2, 4), (2,)), example(linear, (2, 3, 4), (2, 4))],
+    "linear": [
+        example(linear, (3, 4), (2, 4), (2,)),
+        example(lambda x, w, b: linear(x, w, b, 0.2), (3, 4), (2, 4), (2,)),
+        example(linear, (2, 3, 4), (2, 4)),
+    ],
 }
