@@ -36,6 +36,13 @@ class Emulated:
 
     def __init__(self, checked=False, seed=0):
         self.checked, self.seed = checked, seed
+        self.constants = {}         # arrays that never change, by what they were made from
+
+    def recording(self):
+        """What a graph is captured with."""
+        from .graph import EmulatedRecording
+
+        return EmulatedRecording(self)
 
     def describe(self):
         return f"this computer, emulated{', every access to memory watched' if self.checked else ''}"
@@ -56,7 +63,7 @@ class Emulated:
 
     def launch(self, library, kernel, grid, block, shared, arguments, memories):
         library.launch(kernel, grid, block, shared, arguments, self.seed)
-        if not self.checked and any(m.damaged() for m in memories):
+        if not self.checked and any(m.damaged() for m in each(memories)):
             raise emulator.KernelFault([f"{kernel} wrote outside of an array; MINIGEN_CUDA_CHECKED=1 says where"], ["outside"])
 
     def synchronize(self):
@@ -76,14 +83,19 @@ class CuPy:
     def __init__(self):
         import cupy
 
-        self.cupy = cupy
+        self.cupy, self.constants = cupy, {}
+
+    def recording(self):
+        from .graph import CuPyRecording
+
+        return CuPyRecording(self)
 
     def describe(self):
         device = self.cupy.cuda.Device()
         return f"{self.cupy.cuda.runtime.getDeviceProperties(device.id)['name'].decode()}, through CuPy {self.cupy.__version__}"
 
     def allocate(self, size):
-        return _DeviceMemory(self.cupy.cuda.alloc(max(size, 1)), size)
+        return DeviceMemory(self.cupy.cuda.alloc(max(size, 1)), size)
 
     def upload(self, memory, offset, host):
         (memory.pointer + offset).copy_from_host(host.ctypes.data, host.nbytes)
@@ -114,10 +126,12 @@ class CuPy:
         """(memory, shape, dtype, strides) of an array that any library keeps on the GPU, by DLPack: nothing is copied."""
         array = self.cupy.from_dlpack(theirs)
         strides = [s // array.itemsize for s in array.strides]
-        return _DeviceMemory(array.data, array.nbytes), array.shape, array.dtype, strides
+        return DeviceMemory(array.data, array.nbytes), array.shape, array.dtype, strides
 
 
-class _DeviceMemory:
+class DeviceMemory:
+    """CuPy's memory, freed when nobody holds it."""
+
     def __init__(self, pointer, size):
         self.pointer, self.address, self.size = pointer, pointer.ptr, size
 
@@ -177,6 +191,12 @@ def backend():
     return _chosen or _default()
 
 
+def bare_backend():
+    """The same, without what watches it while a step is captured."""
+    chosen = backend()
+    return getattr(chosen, "watched", chosen)
+
+
 @functools.cache
 def _default():
     wanted = os.environ.get("MINIGEN_CUDA", "")
@@ -212,8 +232,21 @@ def launch(stem, kernel, real, grid, block, arguments, shared=0):
         raise ValueError(f"{kernel}: a grid of {grid} blocks of {block} threads is larger than a GPU takes")
     values = [_fitted(kernel, p, a, np.dtype(real)) for p, a in zip(parameters, arguments, strict=True)]
     if 0 not in grid and 0 not in block:
-        memories = [a.memory for a in arguments if hasattr(a, "memory")]
-        device.launch(library, kernel, grid, block, shared, values, memories)
+        device.launch(library, kernel, grid, block, shared, values, [_memory(a) for a in arguments])
+
+
+class Table(list):
+    """Device arrays for a struct of pointers; null pointers behind them, as many as it has room for."""
+
+
+def _memory(argument):
+    """Of an array its memory; of a Table the list of theirs; of anything else None."""
+    return [_memory(a) for a in argument] if isinstance(argument, Table) else getattr(argument, "memory", None)
+
+
+def each(memories):
+    """Every memory among those of a launch."""
+    return [m for entry in memories for m in (entry if isinstance(entry, list) else [entry]) if m is not None]
 
 
 def _three(sizes):
@@ -224,6 +257,8 @@ def _three(sizes):
 def _fitted(kernel, parameter, argument, real):
     """What is handed to the kernel: an address, a NumPy scalar, or an array that holds a struct."""
     dtype = real if parameter.type == "real" else np.dtype(parameter.type)
+    if isinstance(argument, Table):
+        return _addresses(kernel, parameter, argument, real, dtype)
     if not parameter.pointer and parameter.type.startswith("V"):
         value = np.array(argument, np.int32)
         if value.nbytes != dtype.itemsize:
@@ -234,8 +269,18 @@ def _fitted(kernel, parameter, argument, real):
         if dtype.kind in "iu" and int(value) != int(argument):
             raise ValueError(f"{kernel}: {parameter.name} = {argument} does not fit into {dtype}")
         return value
-    if argument is None:
-        return 0
+    return 0 if argument is None else _address(kernel, parameter, argument, dtype)
+
+
+def _addresses(kernel, parameter, arrays, real, dtype):
+    value = np.zeros(dtype.itemsize // 8, np.int64)
+    if len(arrays) > len(value):
+        raise TypeError(f"{kernel}: {parameter.name} has room for {len(value)} arrays, not for {len(arrays)}")
+    value[: len(arrays)] = [_address(kernel, parameter, a, real) for a in arrays]
+    return value.view(dtype)
+
+
+def _address(kernel, parameter, argument, dtype):
     if not hasattr(argument, "memory"):
         raise TypeError(f"{kernel}: {parameter.name} must be a device array, not {type(argument).__name__}")
     if argument.dtype != dtype and not (dtype == np.uint8 and argument.dtype == bool):

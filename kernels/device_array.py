@@ -78,6 +78,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             cuda.backend().download(dense.memory, dense.offset * self.itemsize, host)
         return host
 
+    def __array__(self, *_, **__):
+        raise TypeError("a DeviceArray is no NumPy array, and nothing is copied in silence: .get() makes one")
+
     def item(self):
         return self.get().item()
 
@@ -134,9 +137,6 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __setitem__(self, index, value):
         put(self[index], value)
-
-    def ravel(self):
-        return self.reshape(-1)
 
     # --- copies -------------------------------------------------------------------------------------------------------
 

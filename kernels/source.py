@@ -12,14 +12,14 @@ SCALARS = {"int": "i4", "unsigned": "u4", "unsigned int": "u4", "long long": "i8
            "unsigned char": "u1", "float": "f4", "double": "f8"}
 C_NAMES = {code: name for name, code in SCALARS.items()} | {"b1": "unsigned char"}      # what `real` may be
 _INCLUDE = re.compile(r'^#include "([\w.]+)"[^\n]*$', re.MULTILINE)
-_STRUCT = re.compile(r"struct (\w+) \{\s*int ([^;]*);\s*\};")
+_STRUCT = re.compile(r"struct (\w+) \{\s*(int|real\*) ([^;]*);\s*\};")
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)\s*\{')
 
 
 @dataclass(frozen=True)
 class Parameter:
     name: str
-    type: str           # a NumPy type code; "real" is the type that the file is compiled for; "V40" a struct of ten ints
+    type: str           # a NumPy type code; "real": what the file is compiled for; "V40": a struct of ten ints or five pointers
     of: str             # what the file calls that
     pointer: bool
     constant: bool      # is not written through
@@ -49,7 +49,9 @@ def for_real(text, real):
 def kernels(text):
     """{name: [Parameter, ...]} of every kernel in a text. ValueError for a type that kernels here do not use."""
     plain = _expanded(re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL))
-    structs = {name: f"V{4 * sum(map(_length, members.split(',')))}" for name, members in _STRUCT.findall(plain)}
+    sizes = dict(re.findall(r"^#define (\w+) (\d+)\s*$", plain, re.MULTILINE))
+    structs = {name: f"V{(4 if of == 'int' else 8) * sum(_length(m, sizes) for m in members.split(','))}"
+               for name, of, members in _STRUCT.findall(plain)}
     known = SCALARS | {"real": "real"} | structs
     known |= {name: known[of] for of, name in re.findall(r"typedef ([\w ]+) (\w+);", plain)}
     return {name: [_parameter(name, p, known) for p in parameters.split(",") if p.strip()]
@@ -68,9 +70,10 @@ def _expanded(text):
     return text
 
 
-def _length(member):
-    """Of `size[6]`: 6; of `n`: 1."""
-    return int(member.partition("[")[2].strip(" ]") or 1)
+def _length(member, sizes):
+    """Of `size[6]`: 6, and of `size[MANY]` what MANY is; of `n`: 1."""
+    inner = member.partition("[")[2].strip(" ]") or "1"
+    return int(sizes.get(inner, inner))
 
 
 def _parameter(kernel, text, known):

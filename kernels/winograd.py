@@ -261,17 +261,21 @@ def _map_weights(t, workers, tiling_p, maps, w_oikk, u, y, v_ptc, m_pto, image, 
             if p.turned:
                 transpose(v_flat, q * v_ptc.shape[1] * depth, depth, o1 - o0, depth, u_flat, q * depth * p.c_out + o0, p.c_out)
             else:
-                u[q, o0:o1] = v_ptc[q, :o1 - o0]
+                first, to = q * v_ptc.shape[1] * depth, (q * p.c_out + o0) * depth
+                for l in range((o1 - o0) * depth):      # `u[..] = ..` would take seconds to compile: it says what does not fit
+                    u_flat[np.uintp(to + l)] = v_flat[np.uintp(first + l)]
 
 
 @njit(cache=True)
 def _map_weights_back(t, workers, tiling_p, maps, w_oikk, u_qoc, y, v_ptc, m_pto, image, row):
     p = _as_tiling(tiling_p)
-    places = v_ptc.shape[0]
+    places, depth, u_flat = v_ptc.shape[0], v_ptc.shape[2], u_qoc.reshape(u_qoc.size)
     for o in range(t, p.c_out, workers):
         for part in range(1, p.parts):
             for q in range(places):
-                u_qoc[q, o] += u_qoc[part * places + q, o]
+                first, to = ((part * places + q) * p.c_out + o) * depth, (q * p.c_out + o) * depth
+                for l in range(depth):
+                    u_flat[np.uintp(to + l)] += u_flat[np.uintp(first + l)]
         _from_tiles(maps[5], u_qoc, o, o, o + 1, 0, 1, 1, 1, p.stride, 0, 0, w_oikk, image[0], row)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minigen.device import to_host
-from minigen.ops.adam import adam_update
+from minigen.device import feed, to_host
+from minigen.ops.adam import adam_rates, adam_update_many
 from minigen.tensor import Tensor
 
 
@@ -26,6 +26,7 @@ class Optimizer:
         if not self.params:
             raise ValueError("an optimiser needs at least one parameter")
         self.lr = lr
+        self.schedule = constant()  # a factor of lr, from the steps taken
         self.steps = np.zeros(len(self.params), np.int64)  # for each parameter: one may get its first gradient late
         self.slots = {name: [np.zeros_like(p.data) for p in self.params] for name in slots}
 
@@ -34,20 +35,36 @@ class Optimizer:
         """Steps taken."""
         return int(self.steps.max())
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.lr * self.schedule(self.t)
+
     def step(self, grads: Sequence[Tensor] | None = None) -> None:
         """Move every parameter once. A parameter without a gradient (None) stays where it is."""
         found = [p.grad for p in self.params] if grads is None else list(grads)
         if len(found) != len(self.params):
             raise ValueError(f"{len(found)} gradients for {len(self.params)} parameters")
-        for i, (p, g) in enumerate(zip(self.params, found, strict=True)):
-            if g is not None:
-                self.steps[i] += 1
-                self.update(p.data, g.data, int(self.steps[i]), *(slot[i] for slot in self.slots.values()))
-                p.bump()
+        there = [i for i, g in enumerate(found) if g is not None]
+        self.update(there, [self.params[i].data for i in there], [g.data for g in found if g is not None])
+        for i in there:
+            self.params[i].bump()
 
-    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
+    def advance(self, there: Sequence[int]) -> float:
+        """Count a step of these parameters. Returns its learning rate."""
+        lr = self.rate
+        self.steps[there] += 1
+        return lr
+
+    def update(self, there: Sequence[int], params: Sequence[Any], grads: Sequence[Any]) -> None:
+        """Move these parameters, by their numbers, along their gradients: arrays."""
+        lr = self.advance(there)
+        for i, p, g in zip(there, params, grads, strict=True):
+            self.move(p, g, lr, int(self.steps[i]), *(slot[i] for slot in self.slots.values()))
+
+    def move(self, p: Any, g: Any, lr: float, t: int, *slots: Any) -> None:
         """Move the array p along its gradient g, for the t-th time, counted from 1."""
-        raise NotImplementedError("an optimiser writes update(p, g, t, *slots)")
+        raise NotImplementedError("an optimiser writes move(p, g, lr, t, *slots)")
 
     def zero_grad(self) -> None:
         for p in self.params:
@@ -77,13 +94,13 @@ class SGD(Optimizer):
         super().__init__(params, lr, ["momentum"] if momentum else [])
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
+    def move(self, p: Any, g: Any, lr: float, t: int, *slots: Any) -> None:
         if self.weight_decay:
             g = g + self.weight_decay * p
         if slots:
             slots[0][...] = g if t == 1 else self.momentum * slots[0] + g
             g = slots[0]
-        p -= self.lr * g
+        p -= lr * g
 
 
 class RMSprop(Optimizer):
@@ -93,10 +110,10 @@ class RMSprop(Optimizer):
         super().__init__(params, lr, ["v"])
         self.alpha, self.eps = alpha, eps
 
-    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
+    def move(self, p: Any, g: Any, lr: float, t: int, *slots: Any) -> None:
         (v,) = slots
         v += (1 - self.alpha) * (g * g - v)
-        p -= self.lr * g / (np.sqrt(v) + self.eps)
+        p -= lr * g / (np.sqrt(v) + self.eps)
 
 
 class Adagrad(Optimizer):
@@ -106,10 +123,10 @@ class Adagrad(Optimizer):
         super().__init__(params, lr, ["v"])
         self.eps = eps
 
-    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
+    def move(self, p: Any, g: Any, lr: float, t: int, *slots: Any) -> None:
         (v,) = slots
         v += g * g
-        p -= self.lr * g / (np.sqrt(v) + self.eps)
+        p -= lr * g / (np.sqrt(v) + self.eps)
 
 
 class AdamW(Optimizer):
@@ -122,9 +139,10 @@ class AdamW(Optimizer):
         super().__init__(params, lr, ["m", "v"])
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def update(self, p: Any, g: Any, t: int, *slots: Any) -> None:
-        m, v = slots
-        adam_update(p, m, v, g, self.lr, *self.betas, self.eps, self.weight_decay, t)
+    def update(self, there: Sequence[int], params: Sequence[Any], grads: Sequence[Any]) -> None:
+        rates = feed(lambda: adam_rates(self.advance(there), *self.betas, self.weight_decay, self.steps[there]))
+        m, v = ([slot[i] for i in there] for slot in self.slots.values())
+        adam_update_many(params, m, v, grads, rates, *self.betas, self.eps)
 
 
 class Adam(AdamW):
@@ -136,15 +154,20 @@ class Adam(AdamW):
         super().__init__(params, lr, betas, eps, 0.0)
 
 
-def clip_grad_norm(grads: Sequence[Tensor], max_norm: float) -> tuple[list[Tensor], float]:
-    """Gradients scaled so that their joint Euclidean norm is at most `max_norm`, and the norm before (a float).
+def clip_grad_norm(grads: Sequence[Tensor], max_norm: float) -> tuple[list[Tensor], Tensor]:
+    """Gradients scaled so that their joint Euclidean norm is at most `max_norm`, and the norm before, a scalar.
 
     New Tensors: a gradient's array may be shared, so it is never written to.
     """
-    norm = math.sqrt(sum(float(np.vdot(g.data, g.data)) for g in grads))
-    if norm <= max_norm:
-        return list(grads), norm
-    return [Tensor(g.data * g.dtype.type(max_norm / norm)) for g in grads], norm
+    squares = [np.vdot(g.data, g.data) for g in grads]
+    if all(g.device == "cpu" for g in grads):
+        norm = math.sqrt(sum(map(float, squares)))
+        if not norm <= max_norm:
+            grads = [Tensor(g.data * g.dtype.type(max_norm / norm)) for g in grads]
+        return list(grads), Tensor(np.array(norm))
+    there = np.sqrt(sum(squares[1:], squares[0]))  # stays on the device: the host does not wait for it
+    scale = max_norm / np.maximum(there, max_norm)
+    return [Tensor(g.data * scale) for g in grads], Tensor(there)
 
 
 def constant() -> Callable[[int], float]:

@@ -101,7 +101,7 @@ class Tensor:
         return len(self._data)
 
     def __repr__(self) -> str:
-        body = np.array2string(np.asarray(self._data), precision=4, separator=", ", threshold=20, prefix="tensor(")
+        body = np.array2string(self.detach().numpy(), precision=4, separator=", ", threshold=20, prefix="tensor(")
         kind = "" if self._data.dtype == np.float32 else f", dtype={self._data.dtype}"
         made = f", op={self.op.name}" if self.op is not None else ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({body}{kind}{made})"

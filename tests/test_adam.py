@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 
 import minigen as mg
-from minigen.ops.adam import adam_update
+from minigen.ops.adam import adam_rates, adam_update
 
 BACK_ENDS = pytest.mark.parametrize("back_end", ["reference", "auto"])
 SIZES = [(1,), (7,), (3, 5), (130, 67), ()]
+
+
+def rates(lr, b1, b2, decay, step):
+    return adam_rates(lr, b1, b2, decay, np.array([step]))[0]
 
 
 def run(p, grads, lr=1e-2, b1=0.9, b2=0.99, eps=1e-8, decay=0.0):
     """Five steps in place; returns p, m, v."""
     p, m, v = p.copy(), np.zeros_like(p), np.zeros_like(p)
     for step, g in enumerate(grads, 1):
-        adam_update(p, m, v, g, lr, b1, b2, eps, decay, step)
+        adam_update(p, m, v, g, rates(lr, b1, b2, decay, step), b1, b2, eps)
     return p, m, v
 
 
@@ -66,7 +70,7 @@ def test_a_late_step_by_the_equations(dtype, back_end):
     p1 = p * (1 - lr * decay) - lr * (m1 / (1 - b1**step)) / (np.sqrt(v1 / (1 - b2**step)) + eps)
     found = [a.astype(dtype) for a in (p, m, v)]
     with mg.mode(back_end):
-        adam_update(*found, g.astype(dtype), lr, b1, b2, eps, decay, step)
+        adam_update(*found, g.astype(dtype), rates(lr, b1, b2, decay, step), b1, b2, eps)
     for f, e in zip(found, (p1, m1, v1), strict=True):
         np.testing.assert_allclose(f, e, rtol=10 * np.finfo(dtype).eps)
 
@@ -93,7 +97,7 @@ def test_parameters_that_are_views_are_written_through_or_refused(back_end):
     m, v, g = (np.full((4, 6), value, np.float32) for value in (0, 0, 1))
     with mg.mode(back_end):
         try:
-            adam_update(base.T, m, v, g, 0.5, 0.9, 0.99, 0.0, 0.0, 1)
+            adam_update(base.T, m, v, g, rates(0.5, 0.9, 0.99, 0.0, 1), 0.9, 0.99, 0.0)
         except ValueError as error:
             assert "contiguous" in str(error) and not base.any() and not m.any() and not v.any()
         else:

@@ -99,7 +99,7 @@ def test_the_gradient_is_clipped_and_the_rate_falls(monkeypatch):
 
     def seen(grads):
         norms.append(math.sqrt(sum((g.data.astype(np.float64) ** 2).sum() for g in grads)))
-        rates.append(t.opt.lr)
+        rates.append(t.opt.rate)
         step(grads)
 
     monkeypatch.setattr(t.opt, "step", seen)

@@ -247,8 +247,8 @@ def test_a_linear_schedule_falls_for_both_optimisers():
     t, _ = trainer(net="mlp", lr=0.4, lr_schedule="linear", steps=4)
     rates = []
     for _ in range(4):
+        rates.append((t.opt_d.rate, t.opt_g.rate))
         t.step()
-        rates.append((t.opt_d.lr, t.opt_g.lr))
     np.testing.assert_allclose(rates, [(0.4, 0.4), (0.3, 0.3), (0.2, 0.2), (0.1, 0.1)])
 
 

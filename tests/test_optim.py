@@ -190,7 +190,7 @@ def test_clipping_zero_and_nan():
     zero = [mg.tensor([0.0, 0.0])]
     assert optim.clip_grad_norm(zero, 1.0)[1] == 0 and optim.clip_grad_norm(zero, 1.0)[0][0].data.tolist() == [0, 0]
     clipped, norm = optim.clip_grad_norm([mg.tensor([np.nan, 1.0])], 1.0)
-    assert math.isnan(norm) and np.isnan(clipped[0].data).all()  # seen, not hidden
+    assert math.isnan(norm.item()) and np.isnan(clipped[0].data).all()  # seen, not hidden
 
 
 # --- schedules and averages

@@ -100,10 +100,18 @@ def scan_cases():
     }
 
 
-# Lists of arguments, in which a tuple stands for an array of that shape; or functions of a Generator that make them.
+# Lists of arguments, in which a tuple stands for an array of that shape, and np.floating for the dtype that is compared; or
+# functions of a Generator that make them.
 ROWS = [(5, 3, 7), (1, 1, 2), (33, 17, 1), (6, 64, 49), (2, 130, 5)]  # (N, C, L)
 FLAT = [(1, 1), (5, 7), (64, 33), (130, 257)]  # (N, D)
 MATRICES = [((1, 1), (1, 1)), ((5, 7), (7, 3)), ((64, 100), (100, 1)), ((130, 257), (257, 190)), ((3, 4, 5), (5, 2))]
+LAYERS = [(1, 1, 1), (5, 7, 3), (64, 100, 33), (300, 40, 130), (3, 130, 1)]  # (N, in, out)
+DRAWS = [(np.array([7, 9]), shape, np.floating) for shape in ([0], [1], [6], [3, 5, 7], [])]
+
+
+def _targets(n, k):
+    """A class for each of n rows, all k in turn."""
+    return np.arange(n) * 7 % k
 
 
 def _norm_backward(n, c, l):
@@ -113,21 +121,30 @@ def _norm_backward(n, c, l):
 CASES = {
     "vq_forward": [((1, 1), (1, 1)), ((5, 3), (2, 3)), ((300, 64), (513, 64)), ((70, 5), (1, 5))],
     "matmul_forward": MATRICES,
+    "linear_forward": [((n, i), (o, i), (o,), slope) for n, i, o in LAYERS for slope in (1.0, 0.2, 0.0)],
     "conv2d_forward": list(conv_cases("xw")),
     "conv_transpose2d_forward": list(conv_cases("yw")),
     "conv2d_weight_grad_forward": list(conv_cases("xy")),
     "bias_act_forward": [((n, c, l), (c,), slope) for n, c, l in ROWS for slope in (1.0, 0.2, 0.0)],
     "bias_act_backward": [((n, c, l), (n, c, l), slope) for n, c, l in ROWS for slope in (1.0, 0.2, 0.0)],
+    "softmax_forward": [((n, k),) for n, k in FLAT],
+    "softmax_backward": [((n, k), (n, k)) for n, k in FLAT],
+    "log_softmax_forward": [((n, k),) for n, k in FLAT],
+    "log_softmax_backward": [((n, k), (n, k)) for n, k in FLAT],
+    "cross_entropy_forward": [((n, k), _targets(n, k)) for n, k in FLAT],
+    "cross_entropy_backward": [((n,), (n, k), _targets(n, k)) for n, k in FLAT],
     "batch_norm_forward": [((n, c, l), (c,), (c,), 1e-5, slope) for n, c, l in ROWS for slope in (1.0, 0.2)],
     "batch_norm_backward": [_norm_backward(*ncl) for ncl in ROWS],
     "layer_norm_forward": [((n, d), (d,), (d,), 1e-5) for n, d in FLAT if d > 1],
     "layer_norm_backward": [((n, d), (n, d), (n,), (n,), (d,)) for n, d in FLAT],
-    "adam_update": [(s, s, s, s, 1e-3, 0.9, 0.999, 1e-8, 0.01, 3) for s in [(1,), (5, 7), (130, 257), (70_001,)]],
+    "adam_update": [(s, s, s, s, np.array([1e-3, 0.99, 1.7]), 0.9, 0.999, 1e-8) for s in [(1,), (5, 7), (130, 257), (70_001,)]],
     "gather_forward": [((5, 3), np.array([[0, 4], [4, 2]])), ((7,), np.array([6]))],
     "scatter_add_forward": [((2, 2, 3), np.array([[0, 4], [4, 2]]), 5), ((1,), np.array([6]), 7)],
+    "philox_uniform": DRAWS,
+    "philox_normal": DRAWS,
     **scan_cases(),
 }
-CHANGED = {"adam_update": 3}  # how many of the first arguments are written to
+CHANGED = {"adam_update": 3, "philox_uniform": 1, "philox_normal": 1}  # how many of the first arguments are written to
 POSITIVE = {"adam_update": {2}, "batch_norm_backward": {4}, "layer_norm_backward": {3}}  # a variance, 1 / std
 
 
@@ -170,8 +187,10 @@ def arrays_of(name, case, dtype, strided=False, poisoned=None):
     """The arguments with floats in `dtype`; strided: in no order contiguous, but for what is written to, which must be."""
     found = []
     for position, argument in enumerate(drawn(name, case, poisoned)):
-        if is_float(argument):
-            argument = argument.astype(dtype)
+        if isinstance(argument, np.ndarray):
+            argument = argument.astype(dtype if is_float(argument) else argument.dtype)
+        elif argument is np.floating:
+            argument = np.dtype(dtype)
         if strided and position >= CHANGED.get(name, 0) and isinstance(argument, np.ndarray) and argument.dtype.kind in "fb":
             roomy = np.full(tuple(2 * n + 1 for n in argument.shape[::-1]), np.nan).astype(argument.dtype)
             view = roomy[tuple(slice(1, None, 2) for _ in argument.shape)].T
@@ -198,7 +217,7 @@ COMPILED = [name for name in CASES if kernel_of(name)]
 
 def terms(case, arguments):
     """No sum is longer than the largest array. In a scan the terms have either sign, and an error shrinks from step to step."""
-    return 100 if isinstance(case, ScanCase) else min(2000, max(16, *(a.size for a in arguments if is_float(a))))
+    return 100 if isinstance(case, ScanCase) else min(2000, max([16, *(a.size for a in arguments if is_float(a))]))
 
 
 def test_every_function_is_compared():
@@ -207,7 +226,8 @@ def test_every_function_is_compared():
 
 def compare(f, name, case, arguments, dtype):
     """f gives what the reference gives in float64, to rounding in `dtype`."""
-    exact = outputs(REGISTRY[name][1], name, case, [a.astype(np.float64) if is_float(a) else a for a in arguments])
+    copies = [a.astype(np.float64 if is_float(a) else a.dtype) if isinstance(a, np.ndarray) else a for a in arguments]
+    exact = outputs(REGISTRY[name][1], name, case, copies)
     found = outputs(f, name, case, arguments)
     assert [a.shape for a in found] == [a.shape for a in exact], case
     assert [a.dtype for a in found] == [dtype if e.dtype.kind == "f" else e.dtype for e in exact], case

@@ -24,7 +24,10 @@ _spec.loader.exec_module(cpu)
 
 DEVICE = [name for name in cpu.CASES if dispatch._find(REGISTRY[name][0], name, "cuda")]
 SMALL = 15_000  # numbers in all arguments together: the emulator takes its time
-LARGER_TILES = {"matmul_forward": [((33, 18), (18, 70)), ((2, 1, 3, 4), (3, 4, 5)), ((70, 40), (40, 35))]}
+LARGER_TILES = {
+    "matmul_forward": [((33, 18), (18, 70)), ((2, 1, 3, 4), (3, 4, 5)), ((70, 40), (40, 35))],
+    "linear_forward": [((33, 18), (70, 18), (70,), 0.2), ((70, 40), (35, 40), (35,), 0.0)],
+}
 
 
 def on_the_device(name):

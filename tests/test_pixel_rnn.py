@@ -96,8 +96,8 @@ def test_schedules(schedule, rates):
     t = trainer(lr=0.4, lr_schedule=schedule, steps=2)
     found = []
     for _ in range(2):
+        found.append(t.opt.rate / 0.4)
         t.step()
-        found.append(t.opt.lr / 0.4)
     np.testing.assert_allclose(found, rates)
 
 

@@ -264,7 +264,7 @@ def test_any_generator_trains_under_the_recurrent_critic(net, labels):
     d = values(t.discriminator)
     losses |= t.generator_step()
     assert moved(t.generator, g) == set(g) and moved(t.discriminator, d) == set()
-    assert all(map(np.isfinite, losses.values()))
+    assert all(np.isfinite(v.item()) for v in losses.values())
 
 
 def test_the_critic_judges_each_sample_by_itself_and_sees_the_label():

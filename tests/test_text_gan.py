@@ -145,11 +145,11 @@ def test_the_rate_falls_in_pretraining_only():
     t, _ = trainer(pretrain_steps=4, steps=6, lr=0.1, lr_game=0.01)
     rates = []
     for _ in range(4):
+        rates.append(t.opt_mle.rate)
         t.step()
-        rates.append(t.opt_mle.lr)
     np.testing.assert_allclose(rates, [0.1, 0.07625, 0.0525, 0.02875])
     t.step(), t.step()
-    assert (t.opt_mle.t, t.opt_g.t, t.opt_g.lr) == (4, 2, 0.01)
+    assert (t.opt_mle.t, t.opt_g.t, t.opt_g.rate) == (4, 2, 0.01)
 
 
 def test_the_figures_by_hand():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from minigen.kernels import cuda, emulator
 
 import minigen as mg
-from minigen import device
+from minigen import device, random
 from minigen.data.dataset import Dataset
 from minigen.data.loader import Loader
 from minigen.data.text import Text
 from minigen.models import gan, vqvae
+from minigen.ops.philox import philox_normal, philox_uniform
 from minigen.optim import Adam
-from minigen.train import RECIPES, run
+from minigen.train import RECIPES, checkpoint, run
 
 pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
 
@@ -70,12 +73,13 @@ def build(recipe, data, options):
 
 def steps_of(where, recipe, data, options, count=2):
     """Losses of the first steps, the weights after them, and samples, all on `where`."""
+    options = options | {"device": where}
     with device.on(where):
         trainer, info = build(recipe, data, options)
         for optimiser in (o for o in vars(trainer).values() if isinstance(o, Adam)):
             optimiser.eps = EPS
         losses = [trainer.step() for _ in range(count)]
-        samples = None if info.is_text else trainer.sample(4, seed=0)
+        samples = trainer.sample(1, seed=0, length=4) if info.is_text else trainer.sample(4, seed=0)
     return losses, trainer.state(), samples, trainer
 
 
@@ -87,7 +91,15 @@ def narrow(monkeypatch):
     monkeypatch.setattr(vqvae, "INNER", 4)
 
 
+@pytest.fixture
+def same_noise(monkeypatch):
+    """What the device draws, drawn on the CPU: by the reference, from the state in which a seed of 0 leaves the device."""
+    state, draws = np.zeros(2, np.int64), {"normal": philox_normal, "uniform": philox_uniform}
+    monkeypatch.setattr(random, "_on_the_host", lambda kind, *given: draws[kind](state, *given))
+
+
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("same_noise")
 def test_the_steps_of_every_recipe_are_those_of_the_cpu(case):
     recipe, data, options = CASES[case]
     losses, state, samples, _ = steps_of("cpu", recipe, data(), options)
@@ -101,8 +113,46 @@ def test_the_steps_of_every_recipe_are_those_of_the_cpu(case):
         assert isinstance(on_device[1][name], np.ndarray)
         scale = max(1.0, np.abs(wanted).max())
         np.testing.assert_allclose(on_device[1][name], wanted, rtol=1e-4, atol=2e-5 * scale, err_msg=name)
-    if samples is not None:
+    if recipe not in ("char-rnn", "text-gan"):
         assert isinstance(on_device[2], np.ndarray) and on_device[2].shape == samples.shape
+
+
+REVIVING = {"num_codes": 8, "dim": 4, "revive_after": 1, "init": "uniform"}
+GRAPHS = CASES | {
+    "vqvae, reviving": ("vqvae", images, REVIVING | {"quantizer": "ema"}),
+    "vqvae, vq, reviving": ("vqvae", images, REVIVING | {"quantizer": "vq"}),
+    "gan, falling rate": ("gan", images, {"net": "mlp", "lr_schedule": "linear"}),
+    "text-gan, its phases": ("text-gan", text, CASES["text-gan"][2] | {"pretrain_steps": 5, "steps": 12}),
+}
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_a_captured_step_gives_the_same_to_the_last_bit(case):
+    recipe, data, options = GRAPHS[case]
+    count = 9 if "phases" in case else 5  # as always, noted, captured, replayed, replayed
+    with cuda.using(cuda.Emulated()):
+        losses, state, samples, _ = steps_of("cuda", recipe, data(), options, count)
+    with cuda.using(cuda.Emulated()):
+        captured = steps_of("cuda", recipe, data(), options | {"graph": True}, count)
+    assert [list(found) for found in captured[0]] == [list(wanted) for wanted in losses]
+    for found, wanted in zip(captured[0], losses, strict=True):
+        np.testing.assert_array_equal(list(found.values()), list(wanted.values()))
+    for name, wanted in state.items():
+        np.testing.assert_array_equal(captured[1][name], wanted, err_msg=name)
+    np.testing.assert_array_equal(captured[2], samples)
+    if "reviving" in case:
+        assert losses[-1]["codes_revived"] > 0
+
+
+def test_a_step_that_cannot_be_captured_ends_in_one_line():
+    with cuda.using(cuda.Emulated()), device.on("cuda"):
+        trainer, _ = build("gan", images(), {"net": "mlp", "device": "cuda", "graph": True})
+        factor = itertools.count()
+        update = trainer._graph.update
+        trainer._graph.update = lambda: {k: v * next(factor) for k, v in update().items()}
+        trainer.step(), trainer.step()
+        with pytest.raises(mg.errors.UserError, match=r"^--graph: this step cannot be captured: multiply: the number"):
+            trainer.step()
 
 
 def test_weights_and_what_is_computed_with_them_are_there():
@@ -121,8 +171,15 @@ def test_a_run_on_the_device_from_the_command_line(tmp_path, monkeypatch, capsys
     try:
         arguments = ["train", "gan", "--net", "mlp", "--batch-size", "4", "--out", "run", "--device", "cuda"]
         assert cli.main([*arguments, "--steps", "2"]) == 0
-        assert cli.main([*arguments, "--steps", "3", "--resume"]) == 0
+        assert cli.main([*arguments, "--steps", "7", "--graph", "--resume"]) == 0
+        for whole in ([], ["--graph"]):
+            other = [*arguments, "--out", "other" + "".join(whole)]
+            assert cli.main([*other, "--steps", "7", *whole]) == 0
+            one, two = (checkpoint.load(tmp_path / name, "gan") for name in ("run", other[-1]))
+            assert one.rng == two.rng and one.arrays.keys() == two.arrays.keys()
+            assert all(np.array_equal(one.arrays[k], two.arrays[k]) for k in one.arrays)
+        assert cli.main(["train", "gan", "--graph"]) == 2 and "nothing to capture" in capsys.readouterr().err
     finally:
         cuda._default.cache_clear()
-    assert (tmp_path / "run" / "samples" / "000003.png").exists()
+    assert (tmp_path / "run" / "samples" / "000007.png").exists()
     assert cli.main(["sample", "run"]) == 0, capsys.readouterr().err  # on the CPU, from a run that was not

@@ -135,12 +135,18 @@ class Memory:
         _runtime().emulator_allocated(self.address, size)
 
     def __del__(self):
-        if hasattr(self, "_edges"):
+        if hasattr(self, "_edges") and _runtime is not None:     # when Python ends, modules are emptied first
             _runtime().emulator_freed(self.address)
 
     def written(self, offset=0, size=None):
         """Say that the host has filled it, or so many bytes of it."""
         _runtime().emulator_written(self.address + offset, self.size if size is None else size)
+
+    def renew(self):
+        """As when it was allocated: full of NaN, and written by nobody."""
+        self._bytes.fill(0xFF)
+        _runtime().emulator_freed(self.address)
+        _runtime().emulator_allocated(self.address, self.size)
 
     def damaged(self):
         """Whether somebody wrote before its beginning or behind its end."""

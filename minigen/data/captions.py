@@ -93,13 +93,19 @@ class Captions:
         found = misspell(text, rng, self._letters)
         return found if self._label.get(found, label) == label else text
 
-    def encode(self, texts: Sequence[str]) -> tuple[Array, Array]:
+    @property
+    def longest(self) -> int:
+        """Characters of the longest caption, with a slip that adds one."""
+        return 1 + max(len(text) for texts in self.of for text in texts)
+
+    def encode(self, texts: Sequence[str], least: int = 1) -> tuple[Array, Array]:
         """Texts -> indices (T, N) of their characters, and a mask (T, N), False where a text has ended. An empty one is none.
 
-        Raises UserError that names a text and its characters that are not in the vocabulary.
+        T is the length of the longest of them, and no less than `least`. Raises UserError that names a text and its characters
+        that are not in the vocabulary.
         """
         known = [self._known(normal(text)) for text in texts]
-        mask = np.arange(max([1, *map(len, known)]))[:, None] < [len(k) for k in known]
+        mask = np.arange(max([least, *map(len, known)]))[:, None] < [len(k) for k in known]
         index = np.zeros(mask.shape, np.int64)
         for column, k in enumerate(known):
             index[: len(k), column] = k

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
-from minigen.device import place
 from minigen.models.pixel import PixelRNN, _spread
 from minigen.tensor import Tensor
 
@@ -36,9 +35,9 @@ class CodePrior(PixelRNN):
     def _fed(self, x: Array) -> Array:
         return x
 
-    def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
+    def _inputs(self, seen: Any, where: Any, told: Any) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
-        return ops.concatenate([vectors, Tensor(place(np.concatenate(_spread(seen, where, told), -1)))], vectors.ndim - 1)
+        return ops.concatenate([vectors, Tensor(np.concatenate(_spread(seen, where, told), -1))], vectors.ndim - 1)
 
     def _and_untold(self, labels: Any, n: int) -> Any:
         return np.concatenate([labels, np.full(n, -1)])

@@ -29,7 +29,7 @@ import numpy as np
 
 from minigen import nn, ops
 from minigen.autograd import no_grad
-from minigen.device import place, to_host
+from minigen.device import place, placed, to_host
 from minigen.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +76,7 @@ class PixelRNN:
         self.shape, self.levels, self.classes = tuple(shape), levels, classes
         self.binary = levels == 2 and self._bernoulli
         self._reads = reads(shape, by, context)
-        self._where = positions(shape, by) if context else np.zeros((len(self._reads), 0), np.float32)
+        self._where = place(positions(shape, by) if context else np.zeros((len(self._reads), 0), np.float32))
         self.steps, self.values = len(self._reads), int(np.prod(shape))
         self.width = self.values // self.steps  # values predicted in one step: 1, or a row of them
         self.rnn = nn.CELLS[cell](self._reads.shape[1] * self._features + self._where.shape[1] + classes, hidden)
@@ -84,19 +84,36 @@ class PixelRNN:
 
     # --- all steps at once --------------------------------------------------------------------------------------------
 
+    def prepared(self, x: Array, labels: Any = None) -> tuple[Any, ...]:
+        """What the host makes of a batch: what each step reads (T, N, F), what the net is told, and the values to predict.
+
+        Those are (T, N, width) float32 if they are binary; otherwise (T N width,) int64.
+        """
+        seen = self._seen(self._sequence(x))[:, self._reads].swapaxes(0, 1)
+        target = self._targets(x)
+        target = target.astype(np.float32) if self.binary else target.reshape(-1).astype(np.int64)
+        return seen, self._told(labels, len(x)), target
+
     def logits(self, x: Array, labels: Any = None) -> Tensor:
         """Logits (T, N, width) of each value being 1; of each level (T, N, width, levels), if there are more than two."""
-        seen = self._seen(self._sequence(x))[:, self._reads].swapaxes(0, 1)  # (T, N, F)
-        told = self._told(labels, seen.shape[1])
+        seen, told, _ = self.prepared(x, labels)
+        return self._logits(placed(seen), placed(told))
+
+    def _logits(self, seen: Any, told: Any) -> Tensor:
+        told = self._understood(told)
         states, _ = self.rnn(self._inputs(seen, self._where[:, None], told), self._begin(told))
         return self._unpacked(self._judged(states, told))
 
     def loss(self, x: Array, labels: Any = None) -> Tensor:
         """-log p(x), in nats for each value: the mean over images and values."""
-        logits, target = self.logits(x, labels), self._targets(x)
+        return self.loss_of(*placed(self.prepared(x, labels)))
+
+    def loss_of(self, seen: Any, told: Any, target: Any) -> Tensor:
+        """The same of what `prepared` gave, where the net is."""
+        logits = self._logits(seen, told)
         if self.binary:
-            return ops.bce_with_logits(logits, Tensor(place(target.astype(np.float32))))
-        return ops.cross_entropy(ops.reshape(logits, (-1, self.levels)), target.reshape(-1))
+            return ops.bce_with_logits(logits, Tensor(target))
+        return ops.cross_entropy(ops.reshape(logits, (-1, self.levels)), target)
 
     def log_prob(self, x: Array, labels: Any = None) -> Array:
         """log p(x) of each image, in nats: (N,) float64."""
@@ -122,11 +139,11 @@ class PixelRNN:
         seen = self._seen(drawn)
         copies, total = 2 if guidance else 1, np.zeros(n)
         with no_grad():
-            told = self._told(self._and_untold(labels, n) if guidance else labels, n * copies)
+            told = self._understood(placed(self._told(self._and_untold(labels, n) if guidance else labels, n * copies)))
             state = self._begin(told)
             for t in range(self.steps):
                 at = slice(t * self.width, (t + 1) * self.width)
-                reads = np.tile(seen[:, self._reads[t]], (copies, 1))
+                reads = place(np.tile(seen[:, self._reads[t]], (copies, 1)))
                 h, state = self.rnn.step(self._inputs(reads, self._where[t], told), state)
                 logits = to_host(self._unpacked(self._judged(h, told)).data)  # (N, width) or (N, width, levels)
                 if guidance:
@@ -155,9 +172,13 @@ class PixelRNN:
         """Values as they are fed back: 0 .. levels-1 -> [-1, 1]."""
         return self.scaled(x)
 
-    def _inputs(self, seen: Array, where: Array, told: Any) -> Tensor:
+    def _understood(self, told: Any) -> Any:
+        """What the net makes, once, of what it is told."""
+        return told
+
+    def _inputs(self, seen: Any, where: Any, told: Any) -> Tensor:
         """What a step reads: values (..., F), its place and the label, side by side."""
-        return Tensor(place(np.concatenate([seen, *_spread(seen, where, told)], -1)))
+        return Tensor(np.concatenate([seen, *_spread(seen, where, told)], -1))
 
     def _begin(self, told: Any) -> Any:
         """The state before the first step; None is zeros."""
@@ -176,6 +197,7 @@ class PixelRNN:
         return np.pad(self._fed(sequence), ((0, 0), (0, 1)), constant_values=self._outside)
 
     def _told(self, labels: Any, n: int) -> Any:
+        """What n images' labels are to the net: arrays, or a tuple of them."""
         return np.eye(self.classes, dtype=np.float32)[labels] if self.classes else np.zeros((n, 0), np.float32)
 
     def _targets(self, x: Array) -> Array:
@@ -186,7 +208,7 @@ class PixelRNN:
         return out if self.binary else ops.reshape(out, (*out.shape[:-1], self.width, self.levels))
 
 
-def _spread(seen: Array, *more: Array) -> list[Array]:
+def _spread(seen: Any, *more: Any) -> list[Any]:
     """Arrays (.., f), repeated along the leading axes of `seen`."""
     return [np.broadcast_to(a, (*seen.shape[:-1], a.shape[-1])) for a in more]
 

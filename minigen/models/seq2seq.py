@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigen import nn, ops
-from minigen.device import place
 from minigen.models.code_prior import CodePrior
 from minigen.models.pixel import _spread
 from minigen.tensor import Tensor
@@ -77,8 +76,11 @@ class Seq2Seq(CodePrior):
         self.query = nn.Linear(hidden, read, bias=False) if attention else None
         self.joined = nn.Linear(read + hidden, hidden) if attention else None
 
-    def _told(self, captions: Any, n: int) -> Read:
-        return self.reader(*(captions or (np.zeros((1, n), np.int64), np.zeros((1, n), bool))))
+    def _told(self, captions: Any, n: int) -> Any:
+        return captions or (np.zeros((1, n), np.int64), np.zeros((1, n), bool))
+
+    def _understood(self, told: Any) -> Read:
+        return self.reader(*told)
 
     def _and_untold(self, captions: Any, n: int) -> Any:
         return tuple(np.pad(a, ((0, 0), (0, n))) for a in captions)  # a mask of False
@@ -87,10 +89,10 @@ class Seq2Seq(CodePrior):
         """s_0: (1, N, D)"""
         return ops.reshape(ops.tanh(self.start(told.last)), (1, told.last.shape[0], -1))
 
-    def _inputs(self, seen: Array, where: Array, told: Read) -> Tensor:
+    def _inputs(self, seen: Any, where: Any, told: Read) -> Tensor:
         vectors = ops.reshape(self.embedding(seen), (*seen.shape[:-1], -1))
         caption = ops.broadcast_to(told.last, (*seen.shape[:-1], told.last.shape[-1]))
-        position = Tensor(place(_spread(seen, where)[0]))
+        position = Tensor(_spread(seen, where)[0])
         return ops.concatenate([vectors, position, caption], vectors.ndim - 1)
 
     def _judged(self, states: Tensor, told: Read) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minigen import nn, ops
+from minigen.device import place
 from minigen.nn.vq import Quantized
 from minigen.random import randn
 from minigen.tensor import Tensor
@@ -80,7 +81,7 @@ class VAE:
 
     def __init__(self, shape: Sequence[int], dim: int = 64) -> None:
         self.encoder, self.decoder, self.dim = encoder(shape[0], 2 * dim), decoder(shape[0], dim), dim
-        self.variance = np.ones((), np.float64)
+        self.variance = place(np.ones((), np.float64))
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, log_var = self.encode(x)

@@ -88,7 +88,7 @@ class _BatchNorm(Fusing):
         self.bias = Tensor(place(np.zeros(num_features, np.float32)), True)
         self.running_mean = place(np.zeros(num_features, np.float32))
         self.running_var = place(np.ones(num_features, np.float32))
-        self.num_batches_tracked = np.zeros((), np.int64)
+        self.num_batches_tracked = place(np.zeros((), np.int64))
         self.eps, self.momentum = eps, momentum
         self.training = True
 

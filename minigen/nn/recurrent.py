@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigen import ops
-from minigen.device import place
+from minigen.device import constant, is_array
 from minigen.nn.init import uniform
 from minigen.ops.arithmetic import as_tensor
 from minigen.tensor import Tensor
@@ -58,9 +58,9 @@ class _Recurrent:
             raise ValueError(f"{type(self).__name__}: x {x.shape}; wanted three axes, the last of {self.input_size} features")
         if self.batch_first:
             x = ops.transpose(x, 0, 1)
-            mask = None if mask is None else np.swapaxes(np.array(mask), 0, 1)
+            mask = None if mask is None else np.swapaxes(_array(mask), 0, 1)
         if mask is not None:  # whatever the padding holds, NaN even, must not reach the products
-            mask = np.array(mask, bool)
+            mask = _array(mask)
             if mask.shape != x.shape[:2]:
                 raise ValueError(f"{type(self).__name__}: a mask of shape {mask.shape}; wanted (T, N) = {x.shape[:2]}")
             x = ops.where(mask[:, :, None], x, 0.0)
@@ -92,7 +92,7 @@ class _Recurrent:
         """The initial states of each pass."""
         shape = (passes, x.shape[1], self.hidden_size)
         if state is None:
-            zero = Tensor(place(np.zeros(shape[1:], self.weight_hh_l0.dtype)))  # type: ignore[attr-defined]
+            zero = Tensor(constant(np.zeros, shape[1:], self.weight_hh_l0.dtype))  # type: ignore[attr-defined]
             return [(zero,) * self.states] * passes
         given = tuple(state) if isinstance(state, (tuple, list)) else (state,)
         given = tuple(as_tensor(s) for s in given)
@@ -150,6 +150,12 @@ class GRU(_Recurrent):
         d = self.hidden_size
         bias = ops.concatenate([b_ih[: 2 * d] + b_hh[: 2 * d], b_ih[2 * d :], b_hh[2 * d :]])  # r and z see only the sum
         return (ops.gru(x, starts[0], w_hh, bias, mask),)
+
+
+def _array(mask: Any) -> Any:
+    """A mask as an array of booleans, where it is."""
+    mask = mask._data if isinstance(mask, Tensor) else mask
+    return mask.astype(bool) if is_array(mask) else np.array(mask, bool)
 
 
 CELLS: dict[str, Any] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}  # by the name that recipes use

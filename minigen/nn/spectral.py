@@ -34,7 +34,7 @@ class SpectralNorm(Fusing):
 
     def __call__(self, x: Tensor, negative_slope: float = 1.0) -> Tensor:
         if self.training:
-            self.u, self.v = power_iteration(self._flat(), self.u)
+            self.u[...], self.v[...] = power_iteration(self._flat(), self.u)
         layer = self._layer
         layer.weight = spectral_norm(self.weight, self.u, self.v)
         return layer(x, negative_slope)

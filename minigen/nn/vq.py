@@ -19,30 +19,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigen import ops
-from minigen.device import place, to_host
-from minigen.random import generator
+from minigen.device import constant, place, to_host
+from minigen.random import generator, rand
 from minigen.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+TINY = 1e-30  # in place of a share of zero, whose logarithm is multiplied by zero
 
 
 class Quantized(NamedTuple):
     """quantized: shaped like the input. indices: int64, without its axis of D. loss, perplexity: scalars.
 
-    loss is what to add to the reconstruction's. perplexity = exp(entropy of the codes' shares in this batch), 1 to K.
+    loss is what to add to the reconstruction's. perplexity = exp(entropy of the codes' shares in this batch), 1 to K. On the
+    device all of them stay there.
     """
 
     quantized: Tensor
-    indices: Array
+    indices: Any
     loss: Tensor
-    perplexity: float
+    perplexity: Any
 
 
 class _Codebook:
     """What the quantisers share: `weight` (K, D), its first values, its dead codes.
 
     init: "kmeans++", from the first training batch (Arthur and Vassilvitskii 2007), or "uniform" in [-1/K, 1/K].
-    revive_after: batches; 0 never. revived: how many codes the last call replaced.
+    revive_after: batches; 0 never.
     """
 
     _stand_in = staticmethod(ops.straight_through)  # the value of q, with a gradient for z
@@ -56,9 +58,9 @@ class _Codebook:
         if revive_after < 0:
             raise ValueError(f"revive_after must not be negative, not {revive_after}")
         self.num_codes, self.dim, self.beta, self.revive_after = num_codes, dim, beta, revive_after
-        self.unused = np.zeros(num_codes, np.int64)  # batches since it was last chosen
+        self.unused = place(np.zeros(num_codes, np.int64))  # batches since it was last chosen
         self.began = np.array(int(init == "uniform"))
-        self.revived = 0
+        self._revived: Any = 0
         self.training = True
 
     def __call__(self, z: Tensor) -> Quantized:
@@ -72,19 +74,24 @@ class _Codebook:
             self._set(slice(None), kmeans_plus_plus(to_host(flat.data), self.num_codes))
             self.began[...] = 1
         codes = self.codes()
-        index = to_host(ops.nearest_code(flat, codes.detach())._data)
+        index = ops.nearest_code(flat, codes.detach())._data
         q = ops.gather(codes, index)
         out, loss = self._through(flat, q)
-        counts = np.bincount(index, minlength=self.num_codes)
+        counts = count(index, self.num_codes)
         if self.training:
             self._learn(flat.data, index, counts)
-            self._revive(to_host(flat.data), counts)
+            self._revive(flat.data, counts)
         out, indices = ops.reshape(out, vectors.shape), index.reshape(vectors.shape[:-1])
         return Quantized(ops.permute(out, (0, 3, 1, 2)) if images else out, indices, loss, perplexity(counts))
 
+    @property
+    def revived(self) -> int:
+        """How many codes the last call replaced."""
+        return int(self._revived)
+
     def codes(self) -> Tensor:
         """The codebook (K, D)."""
-        return self.weight if isinstance(self.weight, Tensor) else Tensor(place(self.weight.copy()))
+        return self.weight if isinstance(self.weight, Tensor) else Tensor(self.weight.copy())
 
     def lookup(self, indices: Array) -> Tensor:
         """The vectors at integers (...): (..., D), or for (N, H, W) as an image (N, D, H, W)."""
@@ -95,20 +102,40 @@ class _Codebook:
         """What replaces z, with a gradient, and the loss."""
         return self._stand_in(z, q.detach()), ops.mse(z, q.detach()) * self.beta
 
-    def _learn(self, z: Array, index: Array, counts: Array) -> None:
+    def _learn(self, z: Any, index: Any, counts: Any) -> None:
         """Move the codes towards the vectors that chose them."""
 
-    def _set(self, which: Any, vectors: Array) -> None:
-        """Replace codes."""
-        raise NotImplementedError(f"{type(self).__name__} does not replace codes")
+    def _held(self, vectors: Any) -> list[tuple[Any, Any]]:
+        """(array, what it holds when the codes are these vectors), for each array that says what the codes are."""
+        return [(self.weight.data, vectors)]
 
-    def _revive(self, z: Array, counts: Array) -> None:
+    def _set(self, which: Any, vectors: Any) -> None:
+        """Replace codes."""
+        for array, values in self._held(vectors):
+            array[which] = values
+        if isinstance(self.weight, Tensor):
+            self.weight.bump()
+
+    def _revive(self, z: Any, counts: Any) -> None:
         self.unused[...] = np.where(counts > 0, 0, self.unused + 1)
-        dead = np.flatnonzero(self.unused >= self.revive_after) if self.revive_after else np.empty(0, np.int64)
-        self.revived = len(dead)
-        if len(dead):
-            self._set(dead, z[generator().integers(0, len(z), len(dead))])
-            self.unused[dead] = 0
+        if not self.revive_after:
+            return
+        dead = self.unused >= self.revive_after
+        if isinstance(dead, np.ndarray):
+            which = np.flatnonzero(dead)
+            self._revived = len(which)
+            if len(which):
+                self._set(which, z[generator().integers(0, len(z), len(which))])
+                self.unused[which] = 0
+            return
+        # On the device the same without a look at what is dead: a vector is drawn for each code, and few are used.
+        self._revived = dead.sum()
+        rows = np.minimum((rand(self.num_codes).data * len(z)).astype(np.int64), len(z) - 1)
+        for array, values in self._held(ops.gather(Tensor(z), rows).data):
+            array[...] = np.where(dead.reshape(-1, *(1,) * (array.ndim - 1)), values, array)
+        self.unused[...] = np.where(dead, 0, self.unused)
+        if isinstance(self.weight, Tensor):
+            self.weight.bump()
 
 
 class VectorQuantizer(_Codebook):
@@ -123,11 +150,6 @@ class VectorQuantizer(_Codebook):
     def _through(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         out, commitment = super()._through(z, q)
         return out, ops.mse(q, z.detach()) + commitment
-
-    def _set(self, which: Any, vectors: Array) -> None:
-        weight = self.weight.data.copy()
-        weight[which] = vectors
-        self.weight.assign(weight)
 
 
 class EMAVectorQuantizer(_Codebook):
@@ -147,19 +169,19 @@ class EMAVectorQuantizer(_Codebook):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), not {decay}")
         self.decay, self.eps = decay, eps
-        self.weight = _uniform(num_codes, dim)
-        self.counts, self.sums = np.ones(num_codes, np.float32), self.weight.copy()
+        self.weight = place(_uniform(num_codes, dim))
+        self.counts, self.sums = place(np.ones(num_codes, np.float32)), self.weight.copy()
 
-    def _learn(self, z: Array, index: Array, counts: Array) -> None:
-        sums = to_host(ops.scatter_add(Tensor(z), index, self.num_codes).data)
+    def _learn(self, z: Any, index: Any, counts: Any) -> None:
+        sums = ops.scatter_add(Tensor(z), index, self.num_codes).data
         self.counts += (1 - self.decay) * (counts - self.counts)
         self.sums += (1 - self.decay) * (sums - self.sums)
         total = self.counts.sum()
         smoothed = (self.counts + self.eps) / (total + self.num_codes * self.eps) * total
         self.weight[...] = self.sums / smoothed[:, None]
 
-    def _set(self, which: Any, vectors: Array) -> None:
-        self.weight[which], self.sums[which], self.counts[which] = vectors, vectors, 1.0
+    def _held(self, vectors: Any) -> list[tuple[Any, Any]]:
+        return [(self.weight, vectors), (self.sums, vectors), (self.counts, 1.0)]
 
 
 class RotationVectorQuantizer(EMAVectorQuantizer):
@@ -175,10 +197,18 @@ def _uniform(num_codes: int, dim: int) -> Array:
     return generator().uniform(-1 / num_codes, 1 / num_codes, (num_codes, dim)).astype(np.float32)
 
 
-def perplexity(counts: Array) -> float:
+def count(index: Any, size: int) -> Any:
+    """How often each of 0 .. size-1 is in an index (N,): (size,)."""
+    if isinstance(index, np.ndarray):
+        return np.bincount(index, minlength=size)
+    ones = Tensor(constant(np.ones, (len(index), 1), np.float32))
+    return ops.scatter_add(ones, index, size).data.reshape(size)
+
+
+def perplexity(counts: Any) -> Any:
     """exp(-sum p log p) of the shares p of counts (K,): as many codes, used alike, would have this entropy."""
-    p = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(p * np.log(p)).sum()))
+    p = counts / counts.sum()
+    return np.exp(-(p * np.log(np.maximum(p, TINY))).sum())
 
 
 def kmeans_plus_plus(z: Array, count: int, most: int = 4096) -> Array:

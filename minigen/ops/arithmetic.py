@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigen.autograd import NonDifferentiable, Op
+from minigen.device import is_array
 from minigen.ops.elementwise import log
 from minigen.ops.example import example, positive
 from minigen.tensor import FLOATS, Tensor
@@ -26,7 +27,7 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
     if like is not None and isinstance(x, (int, float)):
         weak = like._data.dtype if like._data.dtype in FLOATS else None
         return Tensor(np.asarray(x, dtype=weak))
-    return Tensor(np.asarray(x))
+    return Tensor(x if is_array(x) else np.asarray(x))
 
 
 def pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:

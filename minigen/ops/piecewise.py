@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigen.autograd import Op
+from minigen.device import is_array
 from minigen.ops.arithmetic import pair, sum_to
 from minigen.ops.example import example, off_kink
 from minigen.tensor import Tensor
@@ -122,7 +123,8 @@ def minimum(x: Any, y: Any) -> Tensor:
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where `condition` (a boolean Tensor or array) holds, else y; all three broadcast."""
-    held = np.array(condition._data if isinstance(condition, Tensor) else condition)  # a copy: backward needs it as it was
+    held = condition._data if isinstance(condition, Tensor) else condition
+    held = held.copy() if is_array(held) else np.array(held)  # backward needs it as it was
     return Where(held)(*pair(x, y))
 
 

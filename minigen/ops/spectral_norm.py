@@ -23,9 +23,9 @@ def power_iteration(w_oi: Any, u_o: Any, steps: int = 1, eps: float = 1e-12) -> 
     """Arrays W (O, I), u (O,) -> u (O,), v (I,) after `steps` rounds, both of length one."""
     for _ in range(steps):
         v_i = w_oi.T @ u_o
-        v_i = v_i / max(np.linalg.norm(v_i), eps)
+        v_i = v_i / np.maximum(np.linalg.norm(v_i), eps)
         u_o = w_oi @ v_i
-        u_o = u_o / max(np.linalg.norm(u_o), eps)
+        u_o = u_o / np.maximum(np.linalg.norm(u_o), eps)
     return u_o, v_i
 
 

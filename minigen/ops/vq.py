@@ -74,8 +74,7 @@ def nearest_code(z: Tensor, codes: Tensor) -> Tensor:
         raise ValueError(f"nearest_code wants z (..., D) and codes (K, D) with K > 0, not {z.shape} and {codes.shape}")
     if z.dtype != codes.dtype:
         raise TypeError(f"nearest_code: z is {z.dtype} and the codes are {codes.dtype}")
-    flat = Tensor(np.ascontiguousarray(z.data.reshape(-1, z.shape[-1])))
-    index = NearestCode()(flat, Tensor(np.ascontiguousarray(codes.data)))
+    index = NearestCode()(Tensor(z.data.reshape(-1, z.shape[-1])), Tensor(codes.data))
     index._data = index._data.reshape(z.shape[:-1])
     return index
 

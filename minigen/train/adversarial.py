@@ -11,7 +11,7 @@ import tyro
 from minigen import nn, random
 from minigen.autograd import grad, no_grad
 from minigen.data.loader import Loader
-from minigen.device import place, to_host
+from minigen.device import feed, place, to_host
 from minigen.errors import UserError
 from minigen.models.gan import (
     LATENT,
@@ -85,7 +85,7 @@ def build_discriminator(config: Any, info: DataInfo, g: Generator, norm: Norm, s
 
 
 class Adversarial(Trainer):
-    """Holds G and D. A recipe subclasses it and writes `step()`: one update of G, with those of D that go with it."""
+    """Holds G and D. A recipe subclasses it and writes `update()`: one of G, with those of D that go with it."""
 
     def __init__(
         self, config: Any, info: DataInfo, data: Any, generator: Generator, discriminator: Discriminator
@@ -95,6 +95,9 @@ class Adversarial(Trainer):
         self.generator, self.discriminator = generator, discriminator
         self.params_g, self.params_d = nn.parameters(generator), nn.parameters(discriminator)
         self.opt_g, self.opt_d = (Adam(p, config.lr, config.betas) for p in (self.params_g, self.params_d))
+        if config.lr_schedule == "linear":  # both fall with the updates of G
+            falling = linear_decay(config.steps)
+            self.opt_g.schedule = self.opt_d.schedule = lambda _: falling(self.opt_g.t)
         self.parts = {"generator": generator, "discriminator": discriminator, "opt_g": self.opt_g, "opt_d": self.opt_d}
         self.keep_average(self.params_g, config.average)
         if self.loader is not None:
@@ -104,25 +107,23 @@ class Adversarial(Trainer):
 
     def real(self) -> tuple[Tensor, Any]:
         """The next batch: x (N, *shape), and its labels (N,) if the networks are conditional, else None."""
+        x, y = feed(self._batch)
+        return Tensor(x), y
+
+    def _batch(self) -> Any:
         assert self.loader is not None
         x, y = self.loader.next()
-        return Tensor(place(x)), y if self.generator.classes else None
+        return x, y if self.generator.classes else None
 
     def update_discriminator(self, loss: Tensor) -> None:
         """One step of D down the gradient of `loss`; G is not touched, and gradients for it are not computed."""
-        self._schedule(self.opt_d)
         self.opt_d.step(grad(loss, self.params_d))
 
     def update_generator(self, loss: Tensor) -> None:
         """One step of G down the gradient of `loss`; D is not touched, and gradients for it are not computed."""
-        self._schedule(self.opt_g)
         self.opt_g.step(grad(loss, self.params_g))
         if self.average is not None:
             self.average.update()
-
-    def _schedule(self, opt: Adam) -> None:
-        if self.config.lr_schedule == "linear":
-            opt.lr = self.config.lr * linear_decay(self.config.steps)(self.opt_g.t)
 
     def noise(self, n: int) -> Tensor:
         """z (n, *noise_shape) from N(0, I)."""

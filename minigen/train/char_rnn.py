@@ -23,7 +23,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Streams, Text
-from minigen.device import place, to_host
+from minigen.device import feed, place
 from minigen.errors import UserError
 from minigen.models import text as models
 from minigen.optim import SCHEDULES, Adam, clip_grad_norm
@@ -42,10 +42,10 @@ class CharRNNTrainer(TextTrainer):
         self.streams = None if data is None else Streams(data.train, c.batch_size or 1, c.seq_length)
         self.params = nn.parameters(model)
         self.opt = Adam(self.params, c.lr)
-        self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
+        self.opt.schedule = SCHEDULES[c.lr_schedule](c.steps or 1)
         # What the network remembers of each stream: h, and c for an LSTM.
         shape = (c.layers, c.batch_size or 1, c.hidden)
-        self.carried = [np.zeros(shape, np.float32) for _ in range(model.rnn.states)]
+        self.carried = [place(np.zeros(shape, np.float32)) for _ in range(model.rnn.states)]
         self.parts = {"model": model, "opt": self.opt, "carried": self.carried}
 
     @property
@@ -53,18 +53,20 @@ class CharRNNTrainer(TextTrainer):
         """A text begins as a line does; where there are no lines, with the first character of the vocabulary."""
         return max(self.vocabulary.characters.find("\n"), 0)
 
-    def step(self) -> dict[str, float]:
-        assert self.streams is not None
-        t = self.opt.t
-        x, y = self.streams.at(t)
-        logits, state = self.model(x, _state([Tensor(place(a)) for a in self.carried]))
-        nll = ops.cross_entropy(ops.reshape(logits, (y.size, -1)), y.reshape(-1))
+    def update(self) -> dict[str, Tensor]:
+        x, y = feed(self._batch)
+        logits, state = self.model(x, _state([Tensor(a) for a in self.carried]))
+        nll = ops.cross_entropy(ops.reshape(logits, (y.size, -1)), y)
         grads, _ = clip_grad_norm(grad(nll, self.params), self.config.clip)
-        self.opt.lr = self.config.lr * self.factor(t)
         self.opt.step(grads)
         for a, s in zip(self.carried, state if isinstance(state, tuple) else (state,), strict=True):
-            a[...] = to_host(s.data)  # numbers, not a graph: the gradient stops here
-        return {"nll": nll.item()}
+            a[...] = s.data  # numbers, not a graph: the gradient stops here
+        return {"nll": nll}
+
+    def _batch(self) -> Any:
+        assert self.streams is not None
+        x, y = self.streams.at(self.opt.t)
+        return x, y.reshape(-1)
 
     def likelihood(self, indices: Any, chunk: int = 1000) -> float:
         """nll of one text, indices (n,), read from beginning to end with one state. Its first character is given."""

@@ -16,10 +16,12 @@ import tyro
 from minigen import nn
 from minigen.autograd import grad
 from minigen.data import Loader
+from minigen.device import feed
 from minigen.errors import UserError
 from minigen.models.code_prior import CodePrior
 from minigen.nn.vq import perplexity
 from minigen.optim import SCHEDULES, Adam, clip_grad_norm
+from minigen.tensor import Tensor
 from minigen.train import run
 from minigen.train.config import ChosenInt, ChosenText, DataInfo, Recipe
 from minigen.train.trainer import Trainer, pieces
@@ -42,7 +44,7 @@ class CodesTrainer(Trainer):
         self.model = self.network((info.shape[1] // 4, info.shape[2] // 4))
         self.params = nn.parameters(self.model)
         self.opt = Adam(self.params, c.lr)
-        self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
+        self.opt.schedule = SCHEDULES[c.lr_schedule](c.steps or 1)
         self.parts = {"model": self.model, "opt": self.opt, "vqvae": self.vqvae.model}
         if data is not None:
             assert c.vqvae is not None
@@ -61,14 +63,16 @@ class CodesTrainer(Trainer):
         """What the net is told of a batch with these labels, in training."""
         raise NotImplementedError(f"{type(self).__name__} tells nothing")
 
-    def step(self) -> dict[str, float]:
-        """One update. nll in nats for each code, of the batch before it."""
-        codes, labels = self.loader.next()
-        loss = self.model.loss(codes[:, None], self.told(labels))
+    def update(self) -> dict[str, Tensor]:
+        """nll in nats for each code, of the batch before the update."""
+        loss = self.model.loss_of(*feed(self._batch))
         grads, _ = clip_grad_norm(grad(loss, self.params), self.config.clip)
-        self.opt.lr = self.config.lr * self.factor(self.opt.t)
         self.opt.step(grads)
-        return {"nll": loss.item()}
+        return {"nll": loss}
+
+    def _batch(self) -> Any:
+        codes, labels = self.loader.next()
+        return self.model.prepared(codes[:, None], self.told(labels))
 
     def log_prob(self, codes: Array, told: Any) -> Array:
         """log p of codes (N, h, w), in nats: (N,)."""

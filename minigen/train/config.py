@@ -65,6 +65,8 @@ class BaseRecipe:
     """Fixes initial weights, noise and data order: the same seed gives the same run."""
     device: str = "cpu"
     """Where to compute: cpu or cuda."""
+    graph: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --device cuda: capture a step of training once, as a CUDA graph, and replay it."""
     out: ChosenText = None
     """The run's folder. (default: runs/RECIPE-DATA, with a number if that exists)"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -78,6 +80,8 @@ class BaseRecipe:
 
     def resolve(self, info: DataInfo) -> None:
         """Replace each None by the default for these data. Raises UserError for a combination that cannot work."""
+        if self.graph and self.device != "cuda":
+            raise UserError("--graph captures the kernels of --device cuda; on the CPU there is nothing to capture")
         if self.batch_size is None:
             self.batch_size = 256 if info.is_points else 64
         self.require_at_least(1, "steps", "batch_size", "log_every", "sample_every", "checkpoint_every")
@@ -96,7 +100,7 @@ class BaseRecipe:
 
     def free(self) -> set[str]:
         """Fields that may differ when a run is resumed: those that do not change what is computed."""
-        free = {"out", "resume", "device", "sample_every", "checkpoint_every"}
+        free = {"out", "resume", "device", "graph", "sample_every", "checkpoint_every"}
         falling = getattr(self, "lr_schedule", None) not in (None, "constant")  # over the steps: then their number matters
         return free if falling else free | {"steps"}
 

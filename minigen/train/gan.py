@@ -68,7 +68,7 @@ class GANTrainer(Adversarial):
         g = build_generator(config, info)
         super().__init__(config, info, data, g, build_discriminator(config, info, g, norm, config.spectral_norm))
 
-    def step(self) -> dict[str, float]:
+    def update(self) -> dict[str, Tensor]:
         c, D, G = self.config, self.discriminator, self.generator
         x, labels = self.real()
         z = self.noise(len(x))
@@ -80,7 +80,7 @@ class GANTrainer(Adversarial):
 
         loss_g = generator_loss(c.loss, D(G(self.noise(len(x)), labels), labels))
         self.update_generator(add_penalty(loss_g, self.params_g, c.l1, c.l2))
-        return {"discriminator": loss_d.item(), "generator": loss_g.item()}
+        return {"discriminator": loss_d, "generator": loss_g}
 
     def evaluate(self, x: Any, labels: Any) -> dict[str, float]:
         """Both losses on held-out data, networks in evaluation mode."""

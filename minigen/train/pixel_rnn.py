@@ -28,10 +28,12 @@ import tyro
 from minigen import nn
 from minigen.autograd import grad
 from minigen.data import Loader, to_uint8
+from minigen.device import feed
 from minigen.errors import UserError
 from minigen.metrics.likelihood import bits_per_dim
 from minigen.models.pixel import PixelRNN as Model
 from minigen.optim import SCHEDULES, Adam, clip_grad_norm
+from minigen.tensor import Tensor
 from minigen.train.config import ChosenInt, DataInfo, Recipe, chosen
 from minigen.train.trainer import Trainer, labels_for
 
@@ -62,7 +64,7 @@ class PixelRNNTrainer(Trainer):
         self.model = Model(info.shape, c.cell, c.hidden, c.by, c.context, c.levels, classes)
         self.params = nn.parameters(self.model)
         self.opt = Adam(self.params, c.lr)
-        self.factor = SCHEDULES[c.lr_schedule](c.steps)
+        self.opt.schedule = SCHEDULES[c.lr_schedule](c.steps)
         self.parts = {"model": self.model, "opt": self.opt}
         self.keep_average(self.params, c.average)
         self.loader = None
@@ -70,17 +72,19 @@ class PixelRNNTrainer(Trainer):
             images = quantize(data.images, c.levels, c.binarize, TRAINING)
             self.loader = self.parts["loader"] = Loader(images, data.labels, c.batch_size, c.seed)
 
-    def step(self) -> dict[str, float]:
-        """One update. nll in nats per image, of the batch before it; grad_norm before clipping."""
-        assert self.loader is not None
-        x, labels = self.loader.next()
-        loss = self.model.loss(to_uint8(x), labels)  # the loader scales bytes to [-1, 1], and this is its inverse
+    def update(self) -> dict[str, Tensor]:
+        """nll in nats per image, of the batch before the update; grad_norm before clipping."""
+        loss = self.model.loss_of(*feed(self._batch))
         grads, norm = clip_grad_norm(grad(loss, self.params), self.config.clip)
-        self.opt.lr = self.config.lr * self.factor(self.opt.t)
         self.opt.step(grads)
         if self.average is not None:
             self.average.update()
-        return {"nll": loss.item() * self.model.values, "grad_norm": norm}
+        return {"nll": loss * self.model.values, "grad_norm": norm}
+
+    def _batch(self) -> Any:
+        assert self.loader is not None
+        x, labels = self.loader.next()
+        return self.model.prepared(to_uint8(x), labels)  # the loader scales bytes to [-1, 1], and this is its inverse
 
     def evaluate(self, x: Array, labels: Any) -> dict[str, Any]:
         """The exact likelihood of images x (N, c, H, W) in [-1, 1], and what was done to them."""

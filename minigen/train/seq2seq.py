@@ -43,7 +43,8 @@ class Seq2SeqTrainer(CodesTrainer):
         rng = generator()
         texts = self.captions.draw(rng, labels, self.config.misspelled)
         hidden = rng.random(len(labels)) < HIDDEN
-        return self.captions.encode(["" if h else text for h, text in zip(hidden, texts, strict=True)])
+        least = self.captions.longest if self.config.device == "cuda" else 1  # there batches have one shape, for graph.py
+        return self.captions.encode(["" if h else text for h, text in zip(hidden, texts, strict=True)], least)
 
     def log_prob(self, codes: Array, told: Any) -> Array:
         """log p of codes (N, h, w), in nats: (N,). told: a text for each, or None."""

@@ -38,12 +38,12 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Text
-from minigen.device import place
+from minigen.device import constant, feed, place
 from minigen.errors import UserError
 from minigen.metrics import distinct, presence
 from minigen.models import text as models
 from minigen.optim import Adam, clip_grad_norm, linear_decay
-from minigen.random import generator
+from minigen.random import generator, rand
 from minigen.tensor import Tensor
 from minigen.train.config import ChosenFloat, ChosenInt, DataInfo
 from minigen.train.gan import discriminator_loss, generator_loss
@@ -74,7 +74,7 @@ class TextGANTrainer(TextTrainer):
         self.params_g, self.params_d = nn.parameters(g), nn.parameters(self.critic)
         betas = (0.5, 0.9) if c.objective == "gumbel" else (0.0, 0.9)
         self.opt_mle = Adam(self.params_g, c.lr)
-        self.factor = linear_decay(max(c.pretrain_steps or 0, 1), final=0.05)
+        self.opt_mle.schedule = linear_decay(max(c.pretrain_steps or 0, 1), final=0.05)
         self.opt_g, self.opt_d = Adam(self.params_g, c.lr_game, betas), Adam(self.params_d, c.lr_critic, betas)
         self.pretraining = np.full(len(FIGURES), np.nan)  # what it came to, for evaluate()
         self.parts = {"model": g, "critic": self.critic, "opt_mle": self.opt_mle, "opt_g": self.opt_g, "opt_d": self.opt_d}
@@ -86,51 +86,59 @@ class TextGANTrainer(TextTrainer):
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
-    def step(self) -> dict[str, float]:
+    def phase(self) -> str:
+        """G learns by likelihood; over the last fifth of that D learns too; then they play."""
         done, until = self.opt_mle.t, self.config.pretrain_steps
-        if done < until:
-            warm = self.critic_step() if 5 * done >= 4 * until else {}
-            return self.likelihood_step() | warm
-        losses = [self.critic_step() for _ in range(self.config.n_critic)]
-        return losses[-1] | self.generator_step()
+        return "game" if done >= until else "likelihood" if 5 * done < 4 * until else "both"
 
-    def likelihood_step(self) -> dict[str, float]:
-        """One update of G in pre-training; after the last, note how far it came."""
-        nll = self.mle(self.pieces())
-        self.opt_mle.lr = self.config.lr * self.factor(self.opt_mle.t)
-        self.opt_mle.step(clip_grad_norm(grad(nll, self.params_g), self.config.clip)[0])
-        if self.opt_mle.t == self.config.pretrain_steps:
+    def update(self) -> dict[str, Tensor]:
+        phase = self.phase()
+        if phase == "game":
+            losses = [self.critic_step() for _ in range(self.config.n_critic)]
+            return losses[-1] | self.generator_step()
+        warm = self.critic_step() if phase == "both" else {}
+        return self.likelihood_step() | warm
+
+    def finish(self, losses: dict[str, float]) -> dict[str, float]:
+        """After the last step of pre-training, note how far it came."""
+        if self.phase() == "game" and not self.opt_g.t and self.opt_mle.t:
             assert self.data is not None
             self.pretraining[:] = list(self.figures(self.data).values())
-        return {"nll": nll.item()}
+        return losses
 
-    def critic_step(self) -> dict[str, float]:
+    def likelihood_step(self) -> dict[str, Tensor]:
+        """One update of G in pre-training."""
+        nll = self.mle(feed(self.pieces))
+        self.opt_mle.step(clip_grad_norm(grad(nll, self.params_g), self.config.clip)[0])
+        return {"nll": nll}
+
+    def critic_step(self) -> dict[str, Tensor]:
         """One update of D."""
         c, D = self.config, self.critic
         if self.opt_d.t == 0 and self.opt_mle.t:
             D.read_like(self.model)
-        x = Tensor(place(models.one_hot(self.pieces(), len(self.vocabulary))))
+        x = Tensor(models.one_hot(feed(self.pieces), len(self.vocabulary)))
         with no_grad():  # D's update does not reach G
             y = self.write(len(x))
         n, scores = len(x), D(ops.concatenate([x, y]))
         if c.objective == "gumbel":
             loss = discriminator_loss("nonsaturating", scores[:n], scores[n:])
-            losses = {"discriminator": loss.item()}
+            losses = {"discriminator": loss}
         else:
             loss = scores[n:].mean() - scores[:n].mean()
-            losses = {"wasserstein": -loss.item()}
+            losses = {"wasserstein": -loss}
         penalty = gradient_penalty("two-sided", D, x, y)
         self.opt_d.step(grad(loss + penalty * c.gp_weight, self.params_d))
-        return losses | {"penalty": penalty.item()}
+        return losses | {"penalty": penalty}
 
-    def generator_step(self) -> dict[str, float]:
+    def generator_step(self) -> dict[str, Tensor]:
         """One update of G in the game."""
         c = self.config
         scores = self.critic(self.write(c.batch_size))
         game = generator_loss("nonsaturating", scores) if c.objective == "gumbel" else -scores.mean()
-        nll = self.mle(self.pieces())
+        nll = self.mle(feed(self.pieces))
         self.opt_g.step(clip_grad_norm(grad(nll * c.mle_weight + game, self.params_g), c.clip)[0])
-        return {"generator": game.item(), "nll": nll.item()}
+        return {"generator": game, "nll": nll}
 
     def pieces(self) -> np.ndarray[Any, Any]:
         """A batch of pieces of the training text, (N, T) int64, each from a place drawn at random."""
@@ -142,14 +150,14 @@ class TextGANTrainer(TextTrainer):
     def mle(self, x: Any) -> Tensor:
         """L_mle of pieces x (N, T): a scalar."""
         x_tn = x.T
-        before = np.concatenate([np.full((1, len(x)), self.begin), x_tn[:-1]])
+        before = np.concatenate([constant(np.full, (1, len(x)), self.begin), x_tn[:-1]])
         logits, _ = self.model(before)
         return ops.cross_entropy(ops.reshape(logits, (x.size, -1)), x_tn.reshape(-1))
 
     def write(self, n: int) -> Tensor:
         """n texts of G as one-hots, hard or soft: (N, T, V)."""
         c = self.config
-        u = np.maximum(generator().random((c.seq_length, n, len(self.vocabulary)), dtype=np.float32), 1e-30)
+        u = np.maximum(rand(c.seq_length, n, len(self.vocabulary)).data, 1e-30)
         return self.model.write(-np.log(-np.log(u)), c.tau, c.objective == "gumbel")  # type: ignore[no-any-return]
 
     # --- looking at it ------------------------------------------------------------------------------------------------
@@ -159,7 +167,7 @@ class TextGANTrainer(TextTrainer):
         length = self.config.seq_length
         pieces = text.test[: len(text.test) // length * length].reshape(-1, length).astype(np.int64)
         with no_grad():
-            parts = [self.mle(pieces[i : i + 256]).item() * len(pieces[i : i + 256]) for i in range(0, len(pieces), 256)]
+            parts = [self.mle(place(pieces[i : i + 256])).item() * len(pieces[i : i + 256]) for i in range(0, len(pieces), 256)]
         written = self.sample(JUDGED, length=length)
         present = {f"presence_{n}": presence(written, text.held_out, n) for n in NGRAMS if n <= length}
         found = {"nll": sum(parts) / len(pieces), "presence": float(np.mean(list(present.values()))), **present}

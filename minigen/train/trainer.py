@@ -1,4 +1,4 @@
-"""What every recipe trains with: a step, what to look at, and a state that can be saved.
+"""What every recipe trains with: an update, what to look at, and a state that can be saved.
 
 `parts` names what a checkpoint holds, and nothing else is saved: networks (any object; its attributes are walked), arrays that
 change in place, and objects that say their state themselves (optimisers, the loader). Each part's arrays are stored under its
@@ -16,19 +16,35 @@ import numpy as np
 from minigen import nn
 from minigen.errors import UserError
 from minigen.optim import WeightAverage
+from minigen.tensor import Tensor
+from minigen.train.graph import StepGraph
 
 
 class Trainer:
-    """A recipe subclasses it and writes `step()`. `config` is resolved: no option is None any more."""
+    """A recipe subclasses it and writes `update()`. `config` is resolved: no option is None any more."""
 
     def __init__(self, config: Any, info: Any) -> None:
         self.config, self.info = config, info
         self.parts: dict[str, Any] = {}
         self.average: WeightAverage | None = None
+        self._graph = StepGraph(self.update) if config.graph else None
 
     def step(self) -> dict[str, float]:
         """One update of everything that is trained. Returns the named losses."""
-        raise NotImplementedError(f"{type(self).__name__} has no step")
+        found = self.update() if self._graph is None else self._graph(self.phase())
+        return self.finish({name: float(loss.item()) for name, loss in found.items()})
+
+    def update(self) -> dict[str, Tensor]:
+        """All of a step but reading its losses, which are scalars. With --graph it is captured: see `graph.py`."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def phase(self) -> Any:
+        """What tells steps apart that are not made of the same launches."""
+        return None
+
+    def finish(self, losses: dict[str, float]) -> dict[str, float]:
+        """What else the host does when an update is over, and what it makes of the losses."""
+        return losses
 
     def keep_average(self, params: Any, decay: float) -> None:
         """From now on keep a running average of `params` (none with a decay of 0). `step()` has to call its update()."""

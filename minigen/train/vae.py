@@ -22,7 +22,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Loader, to_uint8
-from minigen.device import place, to_host
+from minigen.device import feed, place, to_host
 from minigen.errors import UserError
 from minigen.metrics.reconstruction import psnr
 from minigen.models.vqvae import VAE as Model
@@ -47,17 +47,16 @@ class VAETrainer(Trainer):
         if data is not None:
             self.loader = self.parts["loader"] = Loader(data.images, data.labels, config.batch_size or 1, config.seed)
 
-    def step(self) -> dict[str, float]:
-        x = Tensor(place(self.loader.next()[0]))
+    def update(self) -> dict[str, Tensor]:
+        x = Tensor(feed(lambda: self.loader.next()[0]))
         y, mean, log_var = self.model(x)
         error, values = ops.mse(y, x), math.prod(self.info.shape)
         likelihood, kl = (ops.log(error) + (LOG_2PI + 1)) * (values / 2), divergence(mean, log_var)
         loss = likelihood + kl
         self.opt.step(grad(loss * (1 / values), self.params))
         variance, kept = self.model.variance, DECAY if self.opt.t > 1 else 0.0
-        variance += (1 - kept) * (error.item() - variance)
-        sigma = math.sqrt(error.item())
-        return {"bound": loss.item(), "likelihood": likelihood.item(), "kl": kl.item(), "sigma": sigma}
+        variance += (1 - kept) * (error.data - variance)
+        return {"bound": loss, "likelihood": likelihood, "kl": kl, "sigma": ops.sqrt(error)}
 
     def sample(self, count: int, seed: int | None = None, label: int | None = None) -> Array:
         """D(z) of z from N(0, I): (count, c, H, W) in [-1, 1]."""

@@ -21,7 +21,7 @@ import numpy as np
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
 from minigen.data import Loader, to_float, to_uint8
-from minigen.device import place, to_host
+from minigen.device import feed, place, to_host
 from minigen.errors import UserError
 from minigen.metrics.reconstruction import psnr, psnr_of
 from minigen.models.vqvae import VQVAE as Model
@@ -45,23 +45,28 @@ class VQVAETrainer(Trainer):
         self.model = Model(info.shape, c.num_codes, c.dim, c.quantizer, **options)
         self.params = nn.parameters(self.model)
         self.opt = Adam(self.params, c.lr)
-        self.factor = SCHEDULES[c.lr_schedule](c.steps or 1)
+        self.opt.schedule = SCHEDULES[c.lr_schedule](c.steps or 1)
         self.epoch = Epoch(c.num_codes)
         self.parts = {"model": self.model, "opt": self.opt, "epoch": self.epoch}
+        self._chosen: Any = None  # the codes of the last batch
         self.shown: Any = None  # images that sample() reconstructs
         if data is not None:
             self.loader = self.parts["loader"] = Loader(data.images, data.labels, c.batch_size or 1, c.seed)
             shown = data.test_images if len(data.test_images) else data.images
             self.shown = to_float(shown[:: max(1, len(shown) // AT_ONCE)])  # a folder begins with one class: not its first ones
 
-    def step(self) -> dict[str, float]:
-        x = Tensor(place(self.loader.next()[0]))
+    def update(self) -> dict[str, Tensor]:
+        x = Tensor(feed(lambda: self.loader.next()[0]))
         y, codes = self.model(x)
         mse = ops.mse(y, x)
-        self.opt.lr = self.config.lr * self.factor(self.opt.t)
         self.opt.step(grad(mse + codes.loss, self.params))
-        self.epoch.count(self.loader.epoch, codes.indices, mse.item() * TO_BYTES, self.model.quantizer.revived)
-        return {"mse": mse.item(), "quantizer": codes.loss.item(), **self.epoch.figures()}
+        self._chosen = codes.indices
+        return {"mse": mse, "quantizer": codes.loss}
+
+    def finish(self, losses: dict[str, float]) -> dict[str, float]:
+        chosen, revived = to_host(self._chosen), self.model.quantizer.revived
+        self.epoch.count(self.loader.epoch, chosen, losses["mse"] * TO_BYTES, revived)
+        return losses | self.epoch.figures()
 
     # --- looking at it ------------------------------------------------------------------------------------------------
 

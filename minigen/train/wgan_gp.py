@@ -25,7 +25,7 @@ import numpy as np
 
 from minigen import nn, ops
 from minigen.autograd import grad, no_grad
-from minigen.device import place
+from minigen.device import constant, place
 from minigen.errors import UserError
 from minigen.models.gan import LATENT, Discriminator
 from minigen.models.recurrent_gan import SequenceCritic
@@ -65,7 +65,7 @@ class WGANGPTrainer(Adversarial):
             d = build_discriminator(config, info, g, nn.LayerNorm if config.critic_norm == "layer" else None)
         super().__init__(config, info, data, g, d)
 
-    def critic_step(self) -> dict[str, float]:
+    def critic_step(self) -> dict[str, Tensor]:
         """One update of D on a fresh batch."""
         c, D, G = self.config, self.discriminator, self.generator
         x, labels = self.real()
@@ -78,17 +78,17 @@ class WGANGPTrainer(Adversarial):
         penalty = gradient_penalty(c.penalty, D, x, y, labels)
         loss = penalty * c.gp_weight - distance
         self.update_discriminator(loss)
-        return {"critic": loss.item(), "wasserstein": distance.item(), "penalty": penalty.item()}
+        return {"critic": loss, "wasserstein": distance, "penalty": penalty}
 
-    def generator_step(self) -> dict[str, float]:
+    def generator_step(self) -> dict[str, Tensor]:
         """One update of G."""
         n, k = self.config.batch_size, self.generator.classes
-        labels = labels_in_turn(n, k)
+        labels = constant(labels_in_turn, n, k) if k else None
         loss = -self.discriminator(self.generator(self.noise(n), labels), labels).mean()
         self.update_generator(loss)
-        return {"generator": loss.item()}
+        return {"generator": loss}
 
-    def step(self) -> dict[str, float]:
+    def update(self) -> dict[str, Tensor]:
         losses = [self.critic_step() for _ in range(self.config.n_critic)]
         return losses[-1] | self.generator_step()
 
