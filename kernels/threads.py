@@ -18,6 +18,8 @@ import os
 import sys
 from pathlib import Path
 
+from .cache import let_numba_keep_kernels
+
 
 def cores() -> int:
     """How many cores this process may keep busy: the affinity mask, or the container's share of time if that is less."""
@@ -55,8 +57,9 @@ def _load_tbb() -> None:
 
 _load_tbb()
 
-# Numba reads this variable when it is first imported, and a pool once started keeps its size.
+# Numba reads these variables when it is first imported, and a pool once started keeps its size.
 if "numba" not in sys.modules:
+    let_numba_keep_kernels()
     os.environ.setdefault("NUMBA_NUM_THREADS", str(_first_count()))
 
 import numba  # noqa: E402

@@ -90,13 +90,14 @@ class Doctor:
         from minigen import __version__
         from minigen.data import cache
         from minigen.device import cuda_status
-        from minigen.kernels import blas, threads
+        from minigen.kernels import blas, matmul, threads
 
         versions = ", ".join(f"{p} {version(p)}" for p in ("numpy", "numba", "pillow", "safetensors", "matplotlib"))
         print(f"minigen   {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
         print(f"packages  {versions}")
         print(f"cpu       {threads.get_num_threads()} threads; products: {blas.describe()}")
         print(f"cuda      {cuda_status()}")
+        print(f"kernels   compiled when first used, and kept in {matmul._tiles._cache.cache_path}")
         print(f"data      downloads are kept in {cache.cache_dir()}")
         return 0
 

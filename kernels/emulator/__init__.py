@@ -19,7 +19,6 @@ one. Blocks must not wait for each other: they run one after another.
 Needs g++; ValueError and KernelFault say what is wrong in one line each. Built libraries are kept in the user's cache folder.
 """
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -33,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import cache
 from ..source import C_NAMES, kernels
 
 HERE = Path(__file__).resolve().parent
@@ -60,16 +60,7 @@ def missing():
 
 def cache_folder():
     """Where built libraries are kept; XDG_CACHE_HOME moves it. Where that cannot be written, a folder for temporary files."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigen" / "emulator"
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if os.access(folder, os.W_OK):
-        return folder
-    folder = Path(tempfile.gettempdir()) / f"minigen-emulator-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():     # libraries from there are run
-        raise ValueError(f"{folder} belongs to somebody else; XDG_CACHE_HOME chooses another folder for built kernels")
-    return folder
+    return cache.user_folder("minigen/emulator") or cache.temporary_folder("minigen-emulator")
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from minigen.errors import UserError
 from minigen.train import pictures, run
 from minigen.train.config import BaseRecipe, DataInfo
 from minigen.train.progress import Progress
+from minigen.train.warm import Compiling
 
 GRID = 64  # samples in a grid; points are drawn by the thousand
 
@@ -97,7 +99,8 @@ def _record_loop(
     with Interrupt() as interrupt, Progress(start, config.steps) as progress, open(folder / run.METRICS, "ab") as metrics:
         progress.say(f"writing to {folder}")
         while step < config.steps and not interrupt.asked:
-            with np.errstate(all="ignore"):  # overflow shows in the losses, which are checked
+            first = Compiling(folder, progress.compiling) if step == start and config.device == "cpu" else nullcontext()
+            with first, np.errstate(all="ignore"):  # overflow shows in the losses, which are checked
                 losses = trainer.step()
             step += 1
             _check(losses, step, folder)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections import deque
 from types import TracebackType
 from typing import Any
 
 PLAIN_EVERY = 5.0  # seconds
-PATIENCE = 2.0
 WINDOW = 20.0  # seconds over which the speed is measured: what is left should not count the first step's compiling
 
 
@@ -26,10 +24,7 @@ class Progress:
         self._marks: deque[tuple[float, int]] = deque([(self._shown, start)])  # when which step was shown
         self._bar: Any = None
         self._task: Any = None
-        # Said only if the first step is slow, which is when Numba has to compile.
-        notice = "compiling kernels: some ten seconds, once on each installation"
-        self._patience = threading.Timer(PATIENCE, self.say, [notice])
-        self._patience.daemon = True
+        self._compiled: set[str] = set()
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -42,19 +37,26 @@ class Progress:
             self._bar = p.Progress(*columns, console=self.console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task("", total=self.total, completed=self.start, rate="", losses="")
             self._bar.start()
-        self._patience.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._patience.cancel()
         if self._bar is not None:
             self._bar.stop()
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
+    def compiling(self, stem: str, function: str, folder: str) -> None:
+        """A kernel is about to be compiled, to be kept in `folder`."""
+        if not self._compiled:
+            self.say(f"compiling kernels, once on this installation; they are kept in {folder}")
+        if self._bar is not None:
+            self._bar.update(self._task, rate="compiling", losses=f"{stem}.{function}")
+        elif stem not in self._compiled:
+            self.say(f"compiling {stem}")
+        self._compiled.add(stem)
+
     def update(self, step: int, losses: dict[str, float]) -> None:
-        self._patience.cancel()
         now = time.perf_counter()
         if self._bar is None and now - self._shown < PLAIN_EVERY and step != self.total:
             return
