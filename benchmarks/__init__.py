@@ -5,5 +5,7 @@
     python -m benchmarks ablation              what a VQ-VAE's codebook needs, quantiser by quantiser
     python -m benchmarks gpu                   CUDA kernels on a GPU: tests, kernels, steps, a picture of the roofline
 
+--torch times PyTorch beside them: on a CPU; with --device cuda on the GPU, with TF32 off and on, and steps also as CUDA graphs.
+
 Adding one is writing one file: what it holds is described in `harness/step.py` and `harness/case.py`.
 """

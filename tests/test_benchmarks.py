@@ -6,28 +6,34 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from minigen.kernels import emulator
+from minigen.kernels import cuda, emulator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are run from the project's folder, not installed
 
-from benchmarks.harness import clock, gpu, kernels, profile, registry
-from benchmarks.harness.agree import Disagreement, verified
-from benchmarks.harness.case import Case, dispatched, verify, verify_torch
+from benchmarks.harness import clock, gpu, kernels, peers, profile, registry, report, steps
+from benchmarks.harness.agree import Disagreement, Unable, verified
+from benchmarks.harness.case import Case, dispatched, torch_args, verify, verify_torch, wanted
+from benchmarks.harness.ceilings import Ceilings
 from benchmarks.harness.cli import main
 from benchmarks.harness.step import products
+from benchmarks.harness.worker import Worker
+from minigen import device
 from minigen.dispatch import REGISTRY
 from minigen.models import gan as models
 from minigen.ops.matmul import MatMul
 
 STEPS = registry.names("benchmarks.steps")
 STEMS = registry.names("benchmarks")
+needs_emulator = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
@@ -56,22 +62,35 @@ def test_a_step_is_timed_and_written_as_json(tmp_path):
     assert {"processor", "cores", "threads", "blas", "versions", "date"} <= set(content["environment"])
 
 
-@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+@needs_emulator
 @pytest.mark.parametrize("what", [["steps", "mlp_gan"], ["kernels", "gather"]])
 def test_on_a_device_it_says_which(what, tmp_path):
     file = tmp_path / "found.json"
-    command = [sys.executable, "-m", "benchmarks", *what, "--device", "cuda", "--seconds", "0.01", "--json", str(file)]
-    kept = {"cwd": ROOT, "capture_output": True, "text": True, "env": os.environ | {"MINIGEN_CUDA": "emulated"}}
-    done = subprocess.run(command, **kept)
+    torch = ["--torch"] if importlib.util.find_spec("torch") else []
+    command = [sys.executable, "-m", "benchmarks", *what, *torch, "--device", "cuda", "--seconds", "0.01", "--json", str(file)]
+    where = os.environ | {"MINIGEN_CUDA": "emulated", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=where)
     assert done.returncode == 0, done.stderr
     assert "kernels run on this computer, emulated" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stdout.count("PyTorch has no CUDA here: minigen is measured alone\n") == len(torch)
     content = json.loads(file.read_text())
-    assert content["device"] == "cuda" and content[what[0]]
-    done = subprocess.run([*command, "--torch"], **kept)
-    assert done.returncode == 2 and "--torch is for --device cpu" in done.stderr
+    assert content["device"] == "cuda" and content[what[0]] and "torch_median_ms" not in file.read_text()
 
 
-@pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
+@needs_torch
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_step_is_compiled_and_timed(tmp_path):
+    file = tmp_path / "steps.json"
+    command = [sys.executable, "-m", "benchmarks", "steps", "mlp_gan", "--torch", "--compile", "--seconds", "0.1"]
+    done = subprocess.run([*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "compile/minigen" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    step = json.loads(file.read_text())["steps"]["mlp_gan"]
+    assert step["compile_ratio"] == step["torch_compile_median_ms"] / step["median_ms"] > 0
+    assert step["torch_compile_gradient_error"] < 1e-4 and step["ratio"] > 0
+
+
+@needs_emulator
 def test_the_gpus_command_rehearsed(tmp_path):
     file = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks", "gpu", "--seconds", "0.01", "--json", str(file)]
@@ -82,12 +101,28 @@ def test_the_gpus_command_rehearsed(tmp_path):
     assert content["tests"]["code"] == 0 and "[100%]" in "".join(content["tests"]["said"])
     assert content["kernels"]["found"]["kernels"] and content["steps"]["found"]["steps"]["mlp_gan"]["median_ms"] > 0
     assert file.with_suffix(".png").stat().st_size > 5000
+    assert {"device", "pytorch"} <= set(content["environment"]["gpu"])
+
+
+@pytest.mark.parametrize("sees_gpu", [False, True])
+def test_the_gpus_command_measures_pytorch_where_it_sees_the_gpu(sees_gpu, tmp_path, monkeypatch):
+    commands = []
+    described = SimpleNamespace(name="cupy", describe=lambda: "a GPU")
+    monkeypatch.setattr(cuda, "backend", lambda: described)
+    monkeypatch.setattr(report, "torch_facts", lambda: {"sees_gpu": sees_gpu})
+    monkeypatch.setattr(gpu, "_part", lambda name, command, where: commands.append(command) or {"code": 0})
+    file = tmp_path / "gpu.json"
+    assert main(["gpu", "--json", str(file)]) == 0
+    assert ["--torch" in command for command in commands] == [False, sees_gpu, sees_gpu]
+    assert json.loads(file.read_text())["environment"]["gpu"] == {"device": "a GPU", "pytorch": {"sees_gpu": sees_gpu}}
+    assert sum(gpu.LIMITS.values()) < 9 * 60
 
 
 def test_a_part_that_says_nothing_is_stopped(monkeypatch):
-    monkeypatch.setitem(gpu.LIMITS, "tests", 0.5)
-    found = gpu._part("tests", [sys.executable, "-c", "import time; time.sleep(60)"], {})
-    assert found["code"] != 0 and found["seconds"] < 10 and found["said"] == ["stopped after 0.5 s"]
+    monkeypatch.setitem(gpu.LIMITS, "tests", 1)
+    sleeping = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    found = gpu._part("tests", [sys.executable, "-c", sleeping], {})  # what it started holds the pipe, too
+    assert found["code"] != 0 and found["seconds"] < 20 and found["said"] == ["stopped after 1 s"]
 
 
 def test_the_environment_cannot_hold_one_side_to_old_kernels_in_silence():
@@ -124,6 +159,7 @@ def test_kernels_are_timed_and_written_as_json(tmp_path, capsys):
         (["steps", "--secnds", "1"], "did you mean --seconds?"),
         (["steps", "--seconds", "-1"], "not positive"),
         (["steps", "--device", "tpu"], "no device 'tpu'"),
+        (["steps", "--compile"], "goes with --torch"),
         (["kernels", "gather", "--json", "nowhere/x.json"], "no such folder"),
     ],
 )
@@ -190,6 +226,84 @@ def test_a_twin_that_disagrees_is_refused(change, what):
         verified(build, wrong)
 
 
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "pixel_lstm"])  # as pixel_gru
+def test_a_step_in_two_parts_is_the_step(name):
+    """All of a graph but its capture: inputs where they were, tensors for numbers, a warm-up that leaves no trace."""
+    import torch
+
+    from benchmarks.twins.graphed import Graphed
+
+    build, twin_of = both(name)
+    plain, graphed = twin_of(build()), Graphed(twin_of(build()))
+    for twin in (plain, graphed):
+        twin.seed(3)
+    for _ in range(2):
+        assert graphed.run() == pytest.approx(plain.run(), rel=1e-5)
+    for part, module in plain.modules.items():
+        for (k, mine), theirs in zip(module.state_dict().items(), graphed.modules[part].state_dict().values(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6, msg=k)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", STEPS)
+def test_the_device_part_stays_on_its_device_and_asks_for_no_value(name):
+    """As a capture wants it. PyTorch's meta device has no values, and takes no tensor of another one."""
+    build, twin_of = both(name)
+    twin = twin_of(build(), "meta")
+    for _ in range(2):  # noise of PyTorch's own, then noise to compare with
+        found = twin.step(*(t.to("meta") for t in twin.batch()))
+        assert {t.device.type for t in found.values()} == {"meta"}
+        twin.seed(1)
+
+
+@needs_torch
+@needs_emulator
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_on_a_device_agrees_with_its_twin():
+    with cuda.using(cuda.Emulated()), device.on("cuda"):
+        assert verified(*both("mlp_gan"))["gradient_error"] < 1e-4
+
+
+def test_what_pytorch_cannot_do_has_a_reason_below_the_table(monkeypatch, capsys):
+    def broken(*args):
+        raise RuntimeError("not permitted when stream is capturing\nmore of it")
+
+    monkeypatch.setattr(steps, "_twin", broken)
+    variants = [peers.EAGER, peers.EAGER_TF32, peers.GRAPH, peers.GRAPH_TF32]
+    with pytest.raises(Unable) as reason:
+        steps.FirstSteps("mlp_gan", "cpu").compare(peers.GRAPH)
+    times = {"median_ms": 1.0, "q1_ms": 1.0, "q3_ms": 1.0, "floor_ms": 0.5, "loss_error": 1e-7, "gradient_error": 1e-6}
+    eager = {"torch_median_ms": 123.456, "ratio": 123.456, "torch_tf32_median_ms": 120.0, "tf32_ratio": 120.0}
+    refused = {v.key: str(reason.value) for v in variants if v.graph}
+    steps._show({"wgan_gp_cifar": times | eager | {"refused": refused}}, Ceilings(1.0, 1.0), variants)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    row = [line.split() for line in out.splitlines() if line.strip().startswith("wgan_gp_cifar")][1]
+    assert row == ["wgan_gp_cifar", "123.46", "123.46", "120.00", "120.00", "-", "-", "-", "-"]
+    for label in ("graph", "graph TF32"):
+        said = f"Not timed: wgan_gp_cifar, {label}: RuntimeError: not permitted when stream is capturing"
+        assert said in " ".join(out.split())
+
+
+def test_a_worker_passes_on_why_and_says_that_it_ended():
+    with Worker(Refusing) as worker:
+        with pytest.raises(Unable, match="for this reason"):
+            worker.call("refuse")
+        with pytest.raises(RuntimeError, match="ended with exit code 3"):
+            worker.call("end")
+
+
+class Refusing:
+    def refuse(self):
+        raise Unable("for this reason")
+
+    def end(self):
+        os._exit(3)
+
+
 # --- what is counted and compared ---------------------------------------------------------------------------------------
 
 
@@ -205,7 +319,34 @@ def test_kernel_reference_and_torch_compute_the_same(kernel):
     case = FIRST[kernel]
     args = case.args(np.random.default_rng(1))
     assert verify(case, args, dispatched(kernel)) <= case.tolerance
-    assert case.torch is None or verify_torch(case, 1) <= case.tolerance
+    assert case.torch is None or verify_torch(case, torch_args(case, args, 1), wanted(case, args)) <= case.tolerance
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kernel", sorted(k for k, case in FIRST.items() if case.torch))
+def test_pytorchs_side_of_a_kernel_stays_on_its_device(kernel):
+    case = FIRST[kernel]
+    args = torch_args(case, case.args(np.random.default_rng(1)), 1, "meta")
+    found = case.torch(*args)
+    results = args[: case.changes] if case.changes else found if isinstance(found, (tuple, list)) else [found]
+    assert {t.device.type for t in results} == {"meta"}
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+def test_tf32_is_held_to_three_digits():
+    case = FIRST["matmul_forward"]
+    args = case.args(np.random.default_rng(1))
+    right = wanted(case, args)
+    tf32 = tuple((a.view(np.int32) & ~0x1FFF).view(np.float32) for a in args)  # ten of the 23 bits
+    given = torch_args(case, tf32, 1)
+    assert 1e-5 < verify_torch(case, given, right, tf32=True) < 2e-3
+    with pytest.raises(Disagreement):
+        verify_torch(case, given, right)
+    codes = FIRST["vq_forward"]
+    args = codes.args(np.random.default_rng(1))
+    assert verify_torch(codes, torch_args(codes, args, 1), wanted(codes, args), tf32=True) == 0.0  # nothing but codes
 
 
 def test_products_are_counted_layer_by_layer():

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from benchmarks.harness.step import Step, Twin
 from minigen import nn, random
+from minigen.device import to_device, to_host
 
 
-class Disagreement(Exception):
+class Refusal(Exception):
+    """Why something is not timed."""
+
+
+class Disagreement(Refusal):
     """Two implementations gave different results; the message says which result, and by how much."""
+
+
+class Unable(Refusal):
+    """PyTorch cannot do this, or not here; the message is its own."""
+
+
+def host(array: Any) -> Any:
+    """An array or a PyTorch tensor, wherever it is, as one of NumPy's."""
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else to_host(array)
 
 
 def error(found: Any, wanted: Any, scale: float = 0.0) -> float:
@@ -65,7 +81,8 @@ def first_steps(step: Step, twin: Twin, noise_seed: int) -> dict[str, float]:
     random.seed(noise_seed)
     step.seed(noise_seed)
     twin.seed(noise_seed)
-    losses, wanted = step.run(), twin.run()
+    with _noise_of_the_host():
+        losses, wanted = step.run(), twin.run()
     if set(losses) != set(wanted):
         raise Disagreement(f"losses {sorted(losses)}, in PyTorch {sorted(wanted)}")
     errors = {"loss_error": 0.0, "gradient_error": 0.0, "update_error": 0.0}
@@ -79,9 +96,21 @@ def first_steps(step: Step, twin: Twin, noise_seed: int) -> dict[str, float]:
     for part, model in step.models.items():
         module, ours, theirs = twin.modules[part], step.optimisers[part], twin.optimisers[part]
         for m, (k, p) in zip(ours.slots["m"], module.named_parameters(), strict=True):  # after one step: (1 - beta1) g
-            compare("gradient", f"{part}.{k}", m, theirs.state[p]["exp_avg"], GRADIENT_TOLERANCE)
+            compare("gradient", f"{part}.{k}", host(m), host(theirs.state[p]["exp_avg"]), GRADIENT_TOLERANCE)
         moved = module.state_dict()
         for k, after in nn.state_dict(model).items():
             old = before[part][k]
-            compare("update", f"{part}.{k}", after - old, np.asarray(moved[k]) - old, UPDATE_TOLERANCE)
+            compare("update", f"{part}.{k}", after - old, host(moved[k]) - old, UPDATE_TOLERANCE)
     return errors
+
+
+@contextmanager
+def _noise_of_the_host() -> Iterator[None]:
+    """On a device, too, minigen's noise is NumPy's inside the block, for that is what a twin can draw as well."""
+
+    def draw(kind: str, shape: tuple[int, ...], dtype: Any, where: str) -> Any:
+        rng = random.generator()
+        return to_device(rng.standard_normal(shape, dtype) if kind == "normal" else rng.random(shape, dtype), where)
+
+    with patch.object(random, "draw", draw, create=True):
+        yield

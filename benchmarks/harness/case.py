@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from minigen.kernels import blas, threads
 
-from benchmarks.harness.agree import check
+from benchmarks.harness.agree import check, host
 from minigen.device import to_device, to_host
 from minigen.dispatch import REGISTRY, mode
 
 Args = tuple[Any, ...]
+TF32_TOLERANCE = 1e-2  # the factors of a product are rounded to ten bits, 5e-4, and a recurrence adds that up
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Case:
     changes: int = 0  # how many leading arguments it updates in place: its results
     tolerance: float = 1e-5  # relative to the reference, in Euclidean norm
     # Where PyTorch cannot take the same arguments, its own from the same draws, and which of the kernel's results it gives.
-    torch_args: Callable[[np.random.Generator], Args] | None = None
+    torch_args: Callable[[np.random.Generator, str], Args] | None = None  # on a device, as PyTorch calls it
     torch_part: Callable[[list[Any]], list[Any]] | None = None
 
 
@@ -86,8 +87,10 @@ def copy(args: Args, dtype: Any = None) -> Args:
 
 
 def moved(args: Args, device: str) -> Args:
-    """The arguments with their floating-point arrays on a device."""
-    return tuple(to_device(a, device) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args)
+    """The arguments with their floating-point arrays on a device, and the first, for it says which version is called."""
+    return tuple(
+        to_device(a, device) if isinstance(a, np.ndarray) and (i == 0 or a.dtype.kind == "f") else a for i, a in enumerate(args)
+    )
 
 
 def on_device(f: Callable[..., Any], device: str, changes: int) -> Callable[..., Any]:
@@ -104,42 +107,48 @@ def on_device(f: Callable[..., Any], device: str, changes: int) -> Callable[...,
     return call
 
 
-def torch_args(case: Case, seed: int) -> Args:
-    """What PyTorch's function is given: the same numbers as `case.args(default_rng(seed))`."""
+def torch_args(case: Case, args: Args, seed: int, device: str = "cpu") -> Args:
+    """What PyTorch's function is given on a device: the numbers of `args`, which are case.args(default_rng(seed))."""
     import torch
 
-    rng = np.random.default_rng(seed)
     if case.torch_args is not None:
-        return case.torch_args(rng)
-    return tuple(torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in case.args(rng))
+        return case.torch_args(np.random.default_rng(seed), device)
+    return tuple(torch.from_numpy(a).to(device) if isinstance(a, np.ndarray) else a for a in copy(args))
 
 
 def verify(case: Case, args: Args, f: Callable[..., Any]) -> float:
     """The largest error of f(*copy of args); raises Disagreement if it is above the case's tolerance."""
-    return _compare(case, _results(case, f, copy(args)), _wanted(case, args))
+    return _compare(_results(case, f, copy(args)), wanted(case, args), case.tolerance)
 
 
-def verify_torch(case: Case, seed: int) -> float:
-    """The same for PyTorch's function."""
+def verify_torch(case: Case, args: Args, right: list[Any], tf32: bool = False) -> float:
+    """The same for PyTorch's function on `args`, which `torch_args` gave; `right`: what is wanted.
+
+    With TF32 on, numbers are compared to three digits, and codes that were chosen by them not at all.
+    """
     assert case.torch is not None
-    wanted = _wanted(case, case.args(np.random.default_rng(seed)))
-    found = _results(case, case.torch, torch_args(case, seed))
-    return _compare(case, found, wanted if case.torch_part is None else case.torch_part(wanted))
+    right = right if case.torch_part is None else case.torch_part(right)
+    results = _results(case, case.torch, args)
+    if tf32:
+        pairs = [(a, b) for a, b in zip(results, right, strict=True) if b.dtype.kind == "f"]
+        results, right = [a for a, _ in pairs], [b for _, b in pairs]
+    return _compare(results, right, TF32_TOLERANCE if tf32 else case.tolerance)
 
 
-def _wanted(case: Case, args: Args) -> list[Any]:
+def wanted(case: Case, args: Args) -> list[Any]:
+    """The reference's results, in float64."""
     return _results(case, lambda *a: reference(case.kernel, *a), copy(args, np.float64))
 
 
-def _compare(case: Case, found: list[Any], wanted: list[Any]) -> float:
-    return max(check(f"result {i}", a, b, case.tolerance) for i, (a, b) in enumerate(zip(found, wanted, strict=True)))
+def _compare(found: list[Any], right: list[Any], tolerance: float) -> float:
+    return max((check(f"result {i}", a, b, tolerance) for i, (a, b) in enumerate(zip(found, right, strict=True))), default=0.0)
 
 
 def _results(case: Case, f: Callable[..., Any], args: Args) -> list[Any]:
     returned = f(*args)
     if case.changes:
-        return [np.asarray(a) for a in args[: case.changes]]
-    return [np.asarray(a) for a in (returned if isinstance(returned, (tuple, list)) else [returned])]
+        return [host(a) for a in args[: case.changes]]
+    return [host(a) for a in (returned if isinstance(returned, (tuple, list)) else [returned])]
 
 
 def second_level_cache() -> int:

@@ -50,7 +50,7 @@ def _parsers() -> dict[str, Parser]:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--threads", type=_positive(int), metavar="N", help="cores to use (default: all)")
     common.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
-    common.add_argument("--torch", action="store_true", help="time PyTorch (eager) on the same work beside it")
+    common.add_argument("--torch", action="store_true", help="time PyTorch on the same work beside it")
     common.add_argument("--keep-coretype", action="store_true", help=f"obey {CORETYPE}, which is set aside otherwise")
     made = {}
     for name, what, each in (("steps", "NAME", 10.0), ("kernels", "STEM", 0.5)):
@@ -71,6 +71,7 @@ def _parsers() -> dict[str, Parser]:
     ablation.add_argument("--seed", type=int, default=0, help="of all runs (default: 0)")
     ablation.add_argument("--out", type=Path, metavar="FILE", help="also write the table to FILE, as Markdown")
     ablation.set_defaults(threads=None, torch=False, json=None, keep_coretype=False, device="cpu")
+    made["steps"].add_argument("--compile", action="store_true", help="with --torch: time what torch.compile makes of it, too")
     made["steps"].add_argument("--profile", action="store_true", help="also show where minigen's time goes, op by op")
     return made
 
@@ -130,8 +131,8 @@ def _run(command: str, options: argparse.Namespace) -> int:
     from minigen.errors import UserError
 
     device.require(options.device)
-    if options.torch and options.device != "cpu":
-        raise UserError("--torch is for --device cpu: PyTorch's side of these benchmarks runs there")
+    if getattr(options, "compile", False) and not (options.torch and options.device == "cpu"):
+        raise UserError("--compile goes with --torch, and with --device cpu")
     report.check_path(options.json)
     if options.torch:
         report.require_torch()

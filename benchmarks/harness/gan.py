@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.harness.step import Products, Step, build_trainer, products, reorder, scan_products
+from benchmarks.harness.step import Products, Step, build_trainer, products, reorder, scan_products, whole_step
 from minigen.models.recurrent_gan import RecurrentGenerator
 from minigen.train.gan import GAN
 
@@ -17,7 +17,8 @@ def gan_step(config: GAN, shape: Sequence[int]) -> Step:
     g = trainer.generator if isinstance(trainer.generator, RecurrentGenerator) else trainer.generator.body
     models = {"G": g, "D": trainer.discriminator.body}
     optimisers = {"G": trainer.opt_g, "D": trainer.opt_d}
-    return Step(trainer.step, models, optimisers, lambda: _multiply_adds(trainer, shape), trainer, partial(reorder, trainer))
+    seed = partial(reorder, trainer)
+    return Step(whole_step(trainer), models, optimisers, lambda: _multiply_adds(trainer, shape), trainer, seed)
 
 
 def _multiply_adds(trainer: Any, shape: Sequence[int]) -> int:

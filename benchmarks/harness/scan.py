@@ -12,12 +12,16 @@ h vU^T and da vU would be added.
 PyTorch's layers compute the input's part of the gates, W x, themselves: that product is in their time, and not in the kernels'.
 It is as small as it can be, for x here is one number a step. The double backward of 784 steps of 512 units is left out: the
 reference that it is compared with would take ten gigabytes, and one of those steps costs what one of 100 does.
+
+On a GPU the layers are cuDNN's. What its forward saved is copied before each backward, since it is used again here. It has no
+double backward: that is of PyTorch's own kernels, step by step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +146,17 @@ def _double_bytes(cell: Cell, t: int, d: int) -> int:
 # --- PyTorch ---------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    from torch.backends import cudnn
+
+    before, cudnn.enabled = cudnn.enabled, False
+    try:
+        yield
+    finally:
+        cudnn.enabled = before
+
+
 @dataclass(frozen=True)
 class Peer:
     """PyTorch's layer on the same numbers. What comes before the sweep in question is done in `prepare`, which is not timed."""
@@ -151,7 +166,7 @@ class Peer:
     t: int
     d: int
 
-    def prepare(self, rng: Rng) -> Args:
+    def prepare(self, rng: Rng, device: str) -> Args:
         import torch
 
         a, cell = _numbers(self.cell, self.t, self.d, rng), self.cell
@@ -161,9 +176,14 @@ class Peer:
         second[split - (len(a.bias) - split) :] = a.bias[split:]
         state = {"weight_ih_l0": a.w_in, "weight_hh_l0": a.w, "bias_ih_l0": a.bias[:split], "bias_hh_l0": second}
         layer.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
-        p, vp = torch.from_numpy(a.p), torch.from_numpy(a.vp)
-        states = [torch.from_numpy(s[None]).requires_grad_() for s in a.states]
-        dy = [torch.from_numpy(a.dy[0]), *(torch.from_numpy(c[None]) for c in a.dy[1:])]
+        layer.to(device)
+
+        def there(x: Any) -> Any:
+            return torch.from_numpy(x).to(device)
+
+        p, vp = there(a.p), there(a.vp)
+        states = [there(s[None]).requires_grad_() for s in a.states]
+        dy = [there(a.dy[0]), *(there(c[None]) for c in a.dy[1:])]
         if self.which == "forward":
             return layer, p, states
         u = [*states, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
@@ -171,7 +191,8 @@ class Peer:
             return self._outputs(layer, p, states), u, dy
         p.requires_grad_()
         dy = [v.requires_grad_() for v in dy]
-        dp = torch.autograd.grad(self._outputs(layer, p, states), p, dy, create_graph=True)
+        with _without_cudnn():
+            dp = torch.autograd.grad(self._outputs(layer, p, states), p, dy, create_graph=True)
         return dp, [*u, *dy], [vp]
 
     def _outputs(self, layer: Any, p: Any, states: list[Any]) -> list[Any]:

@@ -1,7 +1,7 @@
 """What a file in `benchmarks/steps/` holds: the training step that users run, and its twin in PyTorch.
 
     build() -> Step                    a fresh trainer on fixed random data, in float32, batch of 64
-    twin(step) -> Twin                 the same in PyTorch, with copies of its weights
+    twin(step, device) -> Twin         the same in PyTorch, with copies of its weights
 
 `Step.multiply_adds` counts the products that a step cannot do without: layer by layer, only the gradients that are used.
 """
@@ -27,6 +27,11 @@ WEIGHT_SEED, DATA_SEED = 0, 0
 IMAGES, CHARACTERS = 1024, 100_000
 
 
+def whole_step(trainer: Any) -> Callable[[], dict[str, float]]:
+    """What takes a whole step of a trainer and returns the named losses as numbers."""
+    return getattr(trainer, "advance", trainer.step)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class Step:
     run: Callable[[], dict[str, float]]  # one whole step of training; returns the named losses
@@ -46,6 +51,12 @@ class Twin(Protocol):
     def seed(self, noise_seed: int) -> None: ...
 
     def run(self) -> dict[str, float]: ...
+
+
+def rate(trainer: Any) -> Callable[[int], float]:
+    """The learning rate of a trainer with one optimiser, at each step, counted from 0."""
+    factor = getattr(trainer, "factor", None) or trainer.opt.schedule
+    return lambda t: trainer.config.lr * factor(t)
 
 
 def build_trainer(config: BaseRecipe, shape: Sequence[int]) -> Any:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.harness.agree import Disagreement
+from benchmarks.harness.agree import Refusal
 
 
 class Worker:
@@ -44,14 +44,22 @@ class Worker:
         theirs.close()
 
     def call(self, method: str, *args: Any) -> Any:
-        """The method's result. Raises Disagreement if it does."""
-        try:
+        """The method's result. Raises Disagreement or Unable if it does, RuntimeError if the process ended."""
+        self.ask(method, *args)
+        return self.answer()
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Begin a call; `answer` waits for its end."""
+        with contextlib.suppress(ConnectionError):  # then there is no answer
             self.pipe.send((method, args))
+
+    def answer(self) -> Any:
+        try:
             answer = self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
-            raise RuntimeError(f"{method}: the process ended with exit code {self.process.exitcode}") from None
-        if isinstance(answer, Disagreement):
+            raise RuntimeError(f"its process ended with exit code {self.process.exitcode}") from None
+        if isinstance(answer, Refusal):
             raise answer
         return answer
 
@@ -86,7 +94,7 @@ def _serve(pipe: Connection, kind: Callable[..., Any], args: tuple[Any, ...]) ->
             method, arguments = pipe.recv()
             try:
                 answer = getattr(made, method)(*arguments)
-            except Disagreement as e:
+            except Refusal as e:
                 answer = e
             pipe.send(answer)
     except (EOFError, ConnectionError, KeyboardInterrupt):

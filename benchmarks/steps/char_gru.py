@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness.step import Step, Twin, build_text_trainer, scan_products
+from benchmarks.harness.step import Step, Twin, build_text_trainer, scan_products, whole_step
 from minigen.train.char_rnn import CharRNN
 
 VOCABULARY = 90
@@ -13,7 +13,7 @@ VOCABULARY = 90
 
 def build() -> Step:
     trainer = build_text_trainer(CharRNN(), VOCABULARY)
-    return Step(trainer.step, {"model": trainer.model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer)
+    return Step(whole_step(trainer), {"model": trainer.model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer)
 
 
 def _multiply_adds(trainer: Any) -> int:
@@ -21,7 +21,7 @@ def _multiply_adds(trainer: Any) -> int:
     return 3 * (scan_products(model.rnn, steps, batch).all + steps * batch * model.head.weight.size)  # there, dw, dx
 
 
-def twin(step: Step) -> Twin:
+def twin(step: Step, device: str = "cpu") -> Twin:
     from benchmarks.twins import char
 
-    return char.CharRNN(step)
+    return char.CharRNN(step, device)

@@ -13,7 +13,7 @@ def build() -> Step:
     return gan_step(GAN(net="dcgan"), SHAPE)
 
 
-def twin(step: Step) -> Twin:
+def twin(step: Step, device: str = "cpu") -> Twin:
     from benchmarks.twins import gan, networks
 
-    return gan.GAN(step, networks.dcgan_generator(SHAPE), networks.dcgan_discriminator(SHAPE, norm=True))
+    return gan.GAN(step, networks.dcgan_generator(SHAPE), networks.dcgan_discriminator(SHAPE, norm=True), device)

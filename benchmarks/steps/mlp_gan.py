@@ -13,7 +13,7 @@ def build() -> Step:
     return gan_step(GAN(net="mlp"), SHAPE)
 
 
-def twin(step: Step) -> Twin:
+def twin(step: Step, device: str = "cpu") -> Twin:
     from benchmarks.twins import gan, networks
 
-    return gan.GAN(step, networks.mlp_generator(SHAPE), networks.mlp_discriminator(SHAPE))
+    return gan.GAN(step, networks.mlp_generator(SHAPE), networks.mlp_discriminator(SHAPE), device)

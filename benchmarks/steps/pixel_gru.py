@@ -11,7 +11,7 @@ def build() -> Step:
     return pixel_step("gru")
 
 
-def twin(step: Step) -> Twin:
+def twin(step: Step, device: str = "cpu") -> Twin:
     from benchmarks.twins import pixel
 
-    return pixel.PixelRNN(step, "GRU")
+    return pixel.PixelRNN(step, "GRU", device)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder
+from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder, whole_step
 from minigen import nn
 from minigen.autograd import no_grad
 from minigen.data import to_float
@@ -36,7 +36,7 @@ def build() -> Step:
     model.quantizer.began[...] = 1
 
     seed = partial(reorder, trainer)
-    return Step(trainer.step, {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer, seed)
+    return Step(whole_step(trainer), {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer, seed)
 
 
 def _flat(layers: Sequence[Any]) -> Iterator[Any]:
@@ -53,7 +53,7 @@ def _multiply_adds(trainer: Any) -> int:
     return 3 * encoder.all - encoder.first + distances + 3 * decoder.all
 
 
-def twin(step: Step) -> Twin:
+def twin(step: Step, device: str = "cpu") -> Twin:
     from benchmarks.twins import vqvae
 
-    return vqvae.VQVAE(step)
+    return vqvae.VQVAE(step, device)

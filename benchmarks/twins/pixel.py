@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from minigen.kernels import threads
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from benchmarks.harness.step import Step
+from benchmarks.harness.step import Step, rate
+from benchmarks.twins.base import Single, Tensors
 from minigen.data.loader import Loader
-from minigen.nn import state_dict
 
 
 class Net(nn.Module):
@@ -22,32 +21,25 @@ class Net(nn.Module):
         return self.out(self.rnn(seen)[0])
 
 
-class PixelRNN:
-    def __init__(self, step: Step, cell: str) -> None:
-        torch.set_num_threads(threads.get_num_threads())
+class PixelRNN(Single):
+    def __init__(self, step: Step, cell: str, device: str = "cpu") -> None:
         trainer = step.trainer
-        self.config, self.factor = trainer.config, trainer.factor
-        self.net = Net(cell, self.config.hidden)
-        self.net.load_state_dict({k: torch.from_numpy(v) for k, v in state_dict(trainer.model).items()})
-        self.params = list(self.net.parameters())
-        self.opt = torch.optim.Adam(self.params, self.config.lr)
-        self.modules, self.optimisers = {"model": self.net}, {"model": self.opt}
+        super().__init__(step, Net(cell, trainer.config.hidden), rate(trainer), device)
         loader = trainer.loader
         self.loader = Loader(loader.images, None, loader.batch_size, loader.seed)
-        self.steps = 0
+        self.values = trainer.model.values
 
-    def seed(self, noise_seed: int) -> None:
-        """There is no noise."""
+    def batch(self) -> tuple[torch.Tensor, ...]:
+        self.next_rate()
+        return (torch.from_numpy(self.loader.next()[0]),)  # bytes 0 and 1, scaled as grey levels are
 
-    def run(self) -> dict[str, float]:
-        x = torch.from_numpy(self.loader.next()[0])  # bytes 0 and 1, scaled as grey levels are
+    def step(self, x: torch.Tensor) -> Tensors:
         pixels = (x > -1).float().flatten(1).T[..., None]  # (T, N, 1)
         before = torch.cat([torch.zeros_like(pixels[:1]), 2 * pixels[:-1] - 1])
         loss = bce(self.net(before), pixels)
-        self.opt.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.params, self.config.clip)
-        self.opt.param_groups[0]["lr"] = self.config.lr * self.factor(self.steps)
-        self.opt.step()
-        self.steps += 1
-        return {"nll": loss.item() * pixels[:, 0].numel(), "grad_norm": norm.item()}
+        norm = self.update(loss, self.config.clip)
+        assert norm is not None
+        return {"nll": loss, "grad_norm": norm}
+
+    def figures(self, found: Tensors) -> dict[str, float]:
+        return {"nll": found["nll"].item() * self.values, "grad_norm": found["grad_norm"].item()}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from minigen.kernels import threads
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from benchmarks.harness.step import Step
+from benchmarks.harness.step import Step, rate
+from benchmarks.twins.base import Single, Tensors
 from minigen.data.loader import Loader
-from minigen.nn import state_dict
 from minigen.train.vqvae import TO_BYTES, Epoch
 
 
@@ -44,17 +43,20 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def learn(self, z: torch.Tensor, index: torch.Tensor) -> None:
-        number = torch.bincount(index, minlength=len(self.weight)).float()
+        """Nothing here depends on how many codes are dead, so that nobody waits for the device to say it."""
+        number = torch.zeros_like(self.counts).index_add_(0, index, torch.ones_like(z[:, 0]))
         self.counts += (1 - self.decay) * (number - self.counts)
         self.sums += (1 - self.decay) * (torch.zeros_like(self.sums).index_add_(0, index, z) - self.sums)
         total = self.counts.sum()
         smoothed = (self.counts + self.eps) / (total + len(self.weight) * self.eps) * total
         self.weight.copy_(self.sums / smoothed[:, None])
         self.unused.copy_(torch.where(number > 0, 0, self.unused + 1))
-        dead = (self.unused >= self.revive_after).nonzero()[:, 0]
-        if len(dead):
-            vectors = z[torch.randint(len(z), (len(dead),))]
-            self.weight[dead], self.sums[dead], self.counts[dead], self.unused[dead] = vectors, vectors, 1.0, 0
+        dead = self.unused >= self.revive_after
+        vectors = z[torch.randint(len(z), dead.shape, device=z.device)]
+        self.weight.copy_(torch.where(dead[:, None], vectors, self.weight))
+        self.sums.copy_(torch.where(dead[:, None], vectors, self.sums))
+        self.counts.masked_fill_(dead, 1.0)
+        self.unused.masked_fill_(dead, 0)
 
 
 class Net(nn.Module):
@@ -70,32 +72,40 @@ class Net(nn.Module):
         )  # fmt: skip
         self.quantizer = quantizer
 
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images -> what became of them, the quantiser's loss, the codes."""
+        q, loss, index = self.quantizer(self.encoder(x))
+        return self.decoder(q), loss, index
 
-class VQVAE:
-    def __init__(self, step: Step) -> None:
-        torch.set_num_threads(threads.get_num_threads())
+
+class VQVAE(Single):
+    def __init__(self, step: Step, device: str = "cpu") -> None:
         trainer = step.trainer
         c, q = trainer.config, trainer.model.quantizer
         quantizer = Quantizer(q.num_codes, q.dim, q.beta, q.decay, q.eps, q.revive_after)
-        self.net = Net(trainer.info.shape[0], c.dim, quantizer)
-        self.net.load_state_dict({k: torch.from_numpy(v) for k, v in state_dict(trainer.model).items()})
-        self.params = list(self.net.parameters())
-        self.opt = torch.optim.Adam(self.params, c.lr)
-        self.modules, self.optimisers = {"model": self.net}, {"model": self.opt}
-        self.batch_size, self.images = c.batch_size, trainer.loader.images
-        self.seed(c.seed)
+        super().__init__(step, Net(trainer.info.shape[0], c.dim, quantizer), rate(trainer), device)
+        self.images = trainer.loader.images
+        self.load(c.seed)
         self.epoch = Epoch(c.num_codes)
 
-    def seed(self, noise_seed: int) -> None:
-        """There is no noise: take the images in the order of this seed."""
-        self.loader = Loader(self.images, None, self.batch_size, noise_seed)
+    def load(self, seed: int) -> None:
+        """Take the images in the order of this seed."""
+        self.loader = Loader(self.images, None, self.config.batch_size, seed)
 
-    def run(self) -> dict[str, float]:
-        x = torch.from_numpy(self.loader.next()[0])
-        q, loss, index = self.net.quantizer(self.net.encoder(x))
-        mse = mse_loss(self.net.decoder(q), x)
-        self.opt.zero_grad()
-        (mse + loss).backward()
-        self.opt.step()
-        self.epoch.count(self.loader.epoch, index.numpy(), mse.item() * TO_BYTES, 0)
-        return {"mse": mse.item(), "quantizer": loss.item(), **self.epoch.figures()}
+    def seed(self, noise_seed: int) -> None:
+        self.load(noise_seed)  # there is no noise
+
+    def batch(self) -> tuple[torch.Tensor, ...]:
+        self.next_rate()
+        return (torch.from_numpy(self.loader.next()[0]),)
+
+    def step(self, x: torch.Tensor) -> Tensors:
+        y, loss, index = self.net(x)
+        mse = mse_loss(y, x)
+        self.update(mse + loss)
+        return {"mse": mse, "quantizer": loss, "index": index}
+
+    def figures(self, found: Tensors) -> dict[str, float]:
+        mse = found["mse"].item()
+        self.epoch.count(self.loader.epoch, found["index"].cpu().numpy(), mse * TO_BYTES, 0)
+        return {"mse": mse, "quantizer": found["quantizer"].item(), **self.epoch.figures()}

@@ -5,31 +5,32 @@ from __future__ import annotations
 import torch
 
 from benchmarks.twins.adversarial import Adversarial
+from benchmarks.twins.base import Tensors
 
 
 class WGANGP(Adversarial):
-    def run(self) -> dict[str, float]:
+    def batch(self) -> tuple[torch.Tensor, ...]:
+        return self.real(), self.noise(), self.uniform(self.config.batch_size, 1, 1, 1), self.noise()
+
+    def step(self, x: torch.Tensor, z_d: torch.Tensor, e: torch.Tensor, z_g: torch.Tensor) -> Tensors:
         D, G = self.discriminator, self.generator
-        x = self.real()
         n = len(x)
 
-        z = self.noise(n)
         with torch.no_grad():
-            y = G(z)
+            y = G(z_d)
         scores = D(torch.cat([x, y]))
         distance = scores[:n].mean() - scores[n:].mean()
-        penalty = self.penalty(x, y)
-        loss = self.config.gp_weight * penalty - distance
-        self.update(self.opt_d, loss, self.params_d)
-        losses = {"critic": loss.item(), "wasserstein": distance.item(), "penalty": penalty.item()}
+        penalty = self.penalty(x, y, e)
+        critic = self.config.gp_weight * penalty - distance
+        self.update(self.opt_d, critic, self.params_d)
 
-        loss = -D(G(self.noise(n))).mean()
-        self.update(self.opt_g, loss, self.params_g)
-        return losses | {"generator": loss.item()}
+        generator = -D(G(z_g)).mean()
+        self.update(self.opt_g, generator, self.params_g)
+        return {"critic": critic, "wasserstein": distance, "penalty": penalty, "generator": generator}
 
-    def penalty(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        e = torch.from_numpy(self.rng.random((len(x), 1, 1, 1), dtype="float32"))
+    def penalty(self, x: torch.Tensor, y: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
         u = (e * x + (1 - e) * y).requires_grad_()
-        (g,) = torch.autograd.grad(self.discriminator(u).sum(), u, create_graph=True)
+        scores = self.modules["D"](u)  # the plain one: what torch.compile makes cannot be differentiated twice
+        (g,) = torch.autograd.grad(scores.sum(), u, create_graph=True)
         slope = torch.sqrt(g.square().sum((1, 2, 3)) + 1e-12) - 1
         return slope.square().mean()
