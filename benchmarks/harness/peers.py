@@ -25,6 +25,11 @@ class Variant:
     compiled: bool = False
 
     @property
+    def limit(self) -> float | None:
+        """Seconds that its first step may take: torch.compile unrolls a GRU over 784 steps for many minutes, into 8 GB."""
+        return 180.0 if self.compiled else None
+
+    @property
     def ratio(self) -> str:
         """The name of its time over minigen's: "ratio" is eager PyTorch's."""
         return f"{self.key}_ratio".removeprefix("torch_")

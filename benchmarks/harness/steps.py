@@ -53,10 +53,14 @@ def run(options: argparse.Namespace) -> int:
 class MinigenStep:
     """The step, in its own process, all of it on the device."""
 
-    def __init__(self, name: str, where: str) -> None:
+    def __init__(self, name: str, where: str, graph: bool = False) -> None:
         self.stack = ExitStack()
         self.stack.enter_context(device.on(where))
         step = _load(name).build()
+        if graph:
+            step.trainer.capture()
+            for _ in range(3):
+                step.run()
         self.run = lambda: (step.run(), device.synchronize(where))
         self.block = clock.block(self.run)
 
@@ -119,6 +123,8 @@ def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) ->
     refused: dict[str, Exception] = {}
     with ExitStack() as stack:
         workers = {"minigen": stack.enter_context(Worker(MinigenStep, name, options.device))}
+        if options.device != "cpu":
+            workers["graph"] = stack.enter_context(Worker(MinigenStep, name, options.device, True))
         for v in variants:  # all of them begin to load
             workers[v.key] = stack.enter_context(Worker(TorchStep, name, options.device, v, own_heap=True))
         if variants:
@@ -126,7 +132,7 @@ def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) ->
         for v in variants:
             try:
                 if v.key not in refused:
-                    workers[v.key].call("prepare")
+                    workers[v.key].call("prepare", limit=v.limit)
             except (Refusal, RuntimeError) as e:
                 refused[v.key] = e
         blocks = {library: worker.block for library, worker in workers.items() if library not in refused}
@@ -136,6 +142,8 @@ def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) ->
         if options.profile:
             profile.show(name, workers["minigen"].call("profile", options.seconds))
     entry |= times["minigen"].milliseconds()
+    if "graph" in times:
+        entry |= times["graph"].milliseconds("graph_")
     for v in variants:
         if v.key in times:
             entry |= times[v.key].milliseconds(f"{v.key}_")
@@ -151,7 +159,7 @@ def _compare(name: str, where: str, variants: list[Variant], entry: Entry, refus
         for v in variants:
             if not v.tf32:
                 try:
-                    errors = both.call("compare", v)
+                    errors = both.call("compare", v, limit=v.limit)
                     entry |= errors if v == peers.EAGER else {f"{v.key}_{what}": e for what, e in errors.items()}
                 except (Refusal, RuntimeError) as e:
                     refused[v.key] = e
@@ -167,6 +175,9 @@ def _show(found: dict[str, Entry], limits: ceilings.Ceilings, variants: list[Var
         for name, e in found.items()
     ]
     table = [["step", "median ms", "quartiles", "floor ms"], *rows]
+    if any("graph_median_ms" in e for e in found.values()):
+        cells = ["as a graph", *(f"{e['graph_median_ms']:.2f}" for e in found.values())]
+        table = [[*row, cell] for row, cell in zip(table, cells, strict=True)]
     beside = [_heads(variants), *([cell for v in variants for cell in _cells(e, v)] for e in found.values())]
     if len(variants) < 2:
         table = [row + more for row, more in zip(table, beside, strict=True)]

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.harness.agree import Refusal
+from benchmarks.harness.agree import Refusal, Unable
 
 
 class Worker:
@@ -43,9 +43,15 @@ class Worker:
             self.process.start()
         theirs.close()
 
-    def call(self, method: str, *args: Any) -> Any:
-        """The method's result. Raises Disagreement or Unable if it does, RuntimeError if the process ended."""
+    def call(self, method: str, *args: Any, limit: float | None = None) -> Any:
+        """The method's result. Raises Disagreement or Unable if it does, RuntimeError if the process ended.
+
+        limit: seconds after which the process is ended, and Unable raised.
+        """
         self.ask(method, *args)
+        if not self.pipe.poll(limit):
+            self.process.kill()
+            raise Unable(f"it took more than {limit:g} s")
         return self.answer()
 
     def ask(self, method: str, *args: Any) -> None:

@@ -5,13 +5,14 @@
                     a value, so that a CUDA graph can hold it (`graphed.py`)
     figures(found)  the losses as numbers
 
-Noise comes from NumPy on both sides, seeded alike, so both cost the same and the first step must agree. On a GPU it does so in
-that comparison only: when a twin is timed there, PyTorch draws on the device, as its users would.
+Noise comes from NumPy on both sides, seeded alike, so both cost the same and the first step must agree. On a GPU minigen draws
+by Philox, and so does the twin in that comparison; when it is timed there, PyTorch draws on the device, as its users would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import nn
 
 from benchmarks.harness.step import Step
 from minigen.nn import state_dict
+from minigen.ops.philox import philox_normal, philox_uniform
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,11 +38,11 @@ class Base:
             module.load_state_dict({k: torch.from_numpy(v) for k, v in state_dict(step.models[name]).items()})
             module.to(device)
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
-        self.rng = np.random.default_rng(0) if device == "cpu" else None
+        self.rng: Any = np.random.default_rng(0) if device == "cpu" else None
 
     def seed(self, noise_seed: int) -> None:
         """Draw the noise that minigen draws after `minigen.seed(noise_seed)`."""
-        self.rng = np.random.Generator(np.random.PCG64(noise_seed))
+        self.rng = np.random.Generator(np.random.PCG64(noise_seed)) if self.device == "cpu" else _Philox(noise_seed)
 
     def batch(self) -> tuple[torch.Tensor, ...]:
         raise NotImplementedError(f"{type(self).__name__} has no batch")
@@ -65,12 +67,25 @@ class Base:
     def normal(self, *shape: int) -> torch.Tensor:
         if self.rng is None:
             return torch.randn(shape, device=self.device)
-        return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32))
+        return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32)).to(self.device)
 
     def uniform(self, *shape: int) -> torch.Tensor:
         if self.rng is None:
             return torch.rand(shape, device=self.device)
-        return torch.from_numpy(self.rng.random(shape, dtype=np.float32))
+        return torch.from_numpy(self.rng.random(shape, dtype=np.float32)).to(self.device)
+
+
+class _Philox:
+    """What minigen draws on a device, drawn by its reference."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = np.array([seed, 0], np.int64)
+
+    def standard_normal(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        return philox_normal(self.state, shape, dtype)  # type: ignore[no-any-return]
+
+    def random(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        return philox_uniform(self.state, shape, dtype)  # type: ignore[no-any-return]
 
 
 class Single(Base):

@@ -27,12 +27,18 @@ class Trainer:
         self.config, self.info = config, info
         self.parts: dict[str, Any] = {}
         self.average: WeightAverage | None = None
-        self._graph = StepGraph(self.update) if config.graph else None
+        self._graph: StepGraph | None = None
+        if config.graph:
+            self.capture()
 
     def step(self) -> dict[str, float]:
         """One update of everything that is trained. Returns the named losses."""
         found = self.update() if self._graph is None else self._graph(self.phase())
         return self.finish({name: float(loss.item()) for name, loss in found.items()})
+
+    def capture(self) -> None:
+        """From now on steps are captured, and replayed."""
+        self._graph = StepGraph(self.update)
 
     def update(self) -> dict[str, Tensor]:
         """All of a step but reading its losses, which are scalars. With --graph it is captured: see `graph.py`."""
