@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
 from benchmarks.harness.step import Step, Twin
 from minigen import nn, random
-from minigen.device import to_device, to_host
+from minigen.device import to_host
 
 
 class Refusal(Exception):
@@ -81,8 +79,7 @@ def first_steps(step: Step, twin: Twin, noise_seed: int) -> dict[str, float]:
     random.seed(noise_seed)
     step.seed(noise_seed)
     twin.seed(noise_seed)
-    with _noise_of_the_host():
-        losses, wanted = step.run(), twin.run()
+    losses, wanted = step.run(), twin.run()
     if set(losses) != set(wanted):
         raise Disagreement(f"losses {sorted(losses)}, in PyTorch {sorted(wanted)}")
     errors = {"loss_error": 0.0, "gradient_error": 0.0, "update_error": 0.0}
@@ -102,15 +99,3 @@ def first_steps(step: Step, twin: Twin, noise_seed: int) -> dict[str, float]:
             old = before[part][k]
             compare("update", f"{part}.{k}", after - old, host(moved[k]) - old, UPDATE_TOLERANCE)
     return errors
-
-
-@contextmanager
-def _noise_of_the_host() -> Iterator[None]:
-    """On a device, too, minigen's noise is NumPy's inside the block, for that is what a twin can draw as well."""
-
-    def draw(kind: str, shape: tuple[int, ...], dtype: Any, where: str) -> Any:
-        rng = random.generator()
-        return to_device(rng.standard_normal(shape, dtype) if kind == "normal" else rng.random(shape, dtype), where)
-
-    with patch.object(random, "draw", draw, create=True):
-        yield

@@ -129,6 +129,12 @@ def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) ->
             workers[v.key] = stack.enter_context(Worker(TorchStep, name, options.device, v, own_heap=True))
         if variants:
             _compare(name, options.device, variants, entry, refused)
+        if "graph" in workers:
+            try:
+                workers["graph"].block(0)
+            except RuntimeError as e:
+                print(f"{name} is not timed as a graph: {e}", file=sys.stderr)
+                refused["graph"] = e
         for v in variants:
             try:
                 if v.key not in refused:
@@ -176,7 +182,8 @@ def _show(found: dict[str, Entry], limits: ceilings.Ceilings, variants: list[Var
     ]
     table = [["step", "median ms", "quartiles", "floor ms"], *rows]
     if any("graph_median_ms" in e for e in found.values()):
-        cells = ["as a graph", *(f"{e['graph_median_ms']:.2f}" for e in found.values())]
+        times = [f"{e['graph_median_ms']:.2f}" if "graph_median_ms" in e else "-" for e in found.values()]
+        cells = ["as a graph", *times]
         table = [[*row, cell] for row, cell in zip(table, cells, strict=True)]
     beside = [_heads(variants), *([cell for v in variants for cell in _cells(e, v)] for e in found.values())]
     if len(variants) < 2:
