@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import subprocess
+import threading
 
 import pytest
 from minigen.kernels import cache, threads
@@ -22,7 +23,10 @@ def started(monkeypatch):
     class Process:
         def __init__(self, command, **_):
             commands.append(command)
-            self.killed = False
+            self.code = None
+
+        def poll(self):
+            return self.code
 
         def kill(self):
             commands.append("killed")
@@ -58,7 +62,7 @@ def test_what_is_compiled_is_told_and_a_second_core_is_used(cores, started, monk
     assert told == [("test_warm", "outer")] * 2  # not what they call, and not what is compiled already
     assert started == ([] if cores == 1 else [started[0], "killed"])
     if cores > 1:
-        assert started[0][-2:] == ["minigen.train.warm", str(tmp_path)]
+        assert started[0][-3:-1] == ["minigen.train.warm", str(tmp_path)]
     told.clear()
     fresh()(1)
     assert told == []
@@ -70,7 +74,7 @@ def test_nothing_is_started_where_nothing_is_compiled(started, tmp_path):
     assert started == []
 
 
-def test_the_other_end_runs_backward_kernels_and_references_forward(monkeypatch, tmp_path):
+def test_the_other_end_runs_backward_kernels_and_references_forward(monkeypatch, tmp_path, tmp_path_factory):
     recipe = RECIPES["wgan-gp"](net="mlp", data="8gaussians", steps=1, batch_size=4, n_critic=1)
     data = recipe.load()
     info = run.data_info(data)
@@ -103,9 +107,32 @@ def test_the_other_end_runs_backward_kernels_and_references_forward(monkeypatch,
     monkeypatch.setattr(matmul, "matmul_forward", noted("forward", matmul.matmul_forward))
     monkeypatch.setattr(adam, "adam_update", noted("optimiser", adam.adam_update))
     files = sorted(tmp_path.iterdir())
-    warm.from_the_other_end(tmp_path)
+    claims = tmp_path_factory.mktemp("claims")
+    (claims / "bias_act_backward").touch()
+    warm.from_the_other_end(tmp_path, claims)
     assert modes == {"forward": {"reference"}, "backward": {"auto"}, "optimiser": {"auto"}}
     assert sorted(tmp_path.iterdir()) == files
+    own = {"matmul_forward", "adam_update"}
+    assert {p.name for p in claims.iterdir()} == {"bias_act_backward"} | own | {f"{name}.done" for name in own}
+
+
+def test_a_kernel_that_the_other_process_compiles_is_waited_for(started, tmp_path):
+    with warm.Compiling(tmp_path, lambda *what: None) as compiling:
+        log, claims = [], compiling._claims
+
+        def kernel(x):
+            log.append((claims / "theirs.done").exists())
+            return x + 1
+
+        compiling._process = subprocess.Popen([])
+        threading.Timer(0.2, (claims / "theirs.done").touch).start()
+        assert compiling._kernel("mine", kernel, None, 1) == 2 and (claims / "mine").exists()
+        (claims / "theirs").touch()
+        assert compiling._kernel("theirs", kernel, None, 2) == 3
+        (claims / "abandoned").touch()
+        compiling._process.code = 1  # it ended, and will not finish what it has claimed
+        assert compiling._kernel("abandoned", kernel, None, 3) == 4
+    assert log == [False, True, True] and not claims.exists()
 
 
 def test_the_first_lines_of_a_run_say_what_is_compiled(capsys):
