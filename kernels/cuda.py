@@ -114,7 +114,7 @@ class CuPy:
         function(grid, block, given, shared_mem=shared)
 
     def synchronize(self):
-        self.cupy.cuda.get_current_stream().synchronize()
+        self.cupy.cuda.Device().synchronize()       # every stream: graphs have their own
 
     def as_theirs(self, x):
         """A CuPy array on the memory of a device array."""

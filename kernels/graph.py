@@ -50,6 +50,7 @@ class Graph:
         with cuda.using(watch), self.recording.capturing():
             yield
         watch.end()
+        self._noted = []        # and what it kept alive
 
     def replay(self):
         """Run everything that was captured."""
@@ -59,11 +60,11 @@ class Graph:
 class _Launch:
     """One launch: what must not change from one step to the next."""
 
-    def __init__(self, kernel, library, parameters, how, values, memories, number):
+    def __init__(self, kernel, library, parameters, how, values, memories, step):
         self.kernel, self.library, self.how = kernel, library, how      # how: grid, block, shared memory
         self.names = [p.name for p in parameters]
-        self.given = [self._of(v, m, number) for v, m in zip(values, memories, strict=True)]
-        self.kept = [m for m in cuda.each(memories) if _born(m, number) is None]     # alive, so that no other takes its place
+        self.given = [self._of(v, m, step) for v, m in zip(values, memories, strict=True)]
+        self.kept = [m for m in cuda.each(memories) if _born(m, step) is None]      # alive, so that no other takes its place
 
     @classmethod
     def _of(cls, value, memory, step):

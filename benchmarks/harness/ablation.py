@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import report
-from benchmarks.harness.step import whole_step
 from minigen import random
 from minigen.data import to_float
 from minigen.errors import UserError
@@ -50,9 +49,8 @@ def _row(config: VQVAE) -> tuple[list[str], int]:
     config.resolve(info)
     random.seed(config.seed)
     trainer = config.build(info, data)
-    step = whole_step(trainer)
     for _ in range(config.steps or 0):
-        step()
+        trainer.step()
     if not len(data.test_images):
         raise UserError(f"{data.name} has no held-out part")
     found = trainer.evaluate(to_float(data.test_images), None)

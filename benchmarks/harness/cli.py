@@ -71,6 +71,11 @@ def _parsers() -> dict[str, Parser]:
     ablation.add_argument("--seed", type=int, default=0, help="of all runs (default: 0)")
     ablation.add_argument("--out", type=Path, metavar="FILE", help="also write the table to FILE, as Markdown")
     ablation.set_defaults(threads=None, torch=False, json=None, keep_coretype=False, device="cpu")
+    scaling = made["scaling"] = Parser("python -m benchmarks scaling", parents=[common], allow_abbrev=False)
+    scaling.add_argument("names", nargs="*", metavar="SWEEP", help="batch, image, hidden, length (default: all)")
+    scaling.add_argument("--seconds", type=_positive(float), default=4.0, metavar="S", help="time for each size (default: 4)")
+    scaling.add_argument("--plot", type=Path, metavar="FILE", help="also draw the table to FILE, a PNG")
+    scaling.set_defaults(device="cpu")
     made["steps"].add_argument("--compile", action="store_true", help="with --torch: time what torch.compile makes of it, too")
     made["steps"].add_argument("--profile", action="store_true", help="also show where minigen's time goes, op by op")
     return made
@@ -126,7 +131,7 @@ def _report_errors(command: str, options: argparse.Namespace) -> int:
 def _run(command: str, options: argparse.Namespace) -> int:
     from minigen.kernels import threads
 
-    from benchmarks.harness import ablation, gpu, kernels, report, steps
+    from benchmarks.harness import ablation, gpu, kernels, report, scaling, steps
     from minigen import device
     from minigen.errors import UserError
 
@@ -141,5 +146,7 @@ def _run(command: str, options: argparse.Namespace) -> int:
             threads.set_num_threads(options.threads)
         except ValueError as e:
             raise UserError(f"--threads: {e}") from e
-    commands = {"steps": steps.run, "kernels": kernels.run, "ablation": ablation.run, "gpu": gpu.run}
+    commands = {
+        "steps": steps.run, "kernels": kernels.run, "scaling": scaling.run, "ablation": ablation.run, "gpu": gpu.run,
+    }  # fmt: skip
     return commands[command](options)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.harness.step import Products, Step, build_trainer, products, reorder, scan_products, whole_step
+from benchmarks.harness.step import Products, Step, build_trainer, products, reorder, scan_products
 from minigen.models.recurrent_gan import RecurrentGenerator
 from minigen.train.gan import GAN
 
@@ -18,7 +18,7 @@ def gan_step(config: GAN, shape: Sequence[int]) -> Step:
     models = {"G": g, "D": trainer.discriminator.body}
     optimisers = {"G": trainer.opt_g, "D": trainer.opt_d}
     seed = partial(reorder, trainer)
-    return Step(whole_step(trainer), models, optimisers, lambda: _multiply_adds(trainer, shape), trainer, seed)
+    return Step(trainer.step, models, optimisers, lambda: _multiply_adds(trainer, shape), trainer, seed)
 
 
 def _multiply_adds(trainer: Any, shape: Sequence[int]) -> int:

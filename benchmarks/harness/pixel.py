@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from benchmarks.harness.step import Step, build_trainer, scan_products, whole_step
+from benchmarks.harness.step import Step, build_trainer, scan_products
 from minigen.train.pixel_rnn import PixelRNN
 
 SHAPE = (1, 28, 28)
@@ -12,7 +12,7 @@ SHAPE = (1, 28, 28)
 
 def pixel_step(cell: Literal["rnn", "gru", "lstm"]) -> Step:
     trainer = build_trainer(PixelRNN(cell=cell, hidden=128, context=0), SHAPE)
-    return Step(whole_step(trainer), {"model": trainer.model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer)
+    return Step(trainer.step, {"model": trainer.model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer)
 
 
 def _multiply_adds(trainer: Any) -> int:

@@ -27,11 +27,6 @@ WEIGHT_SEED, DATA_SEED = 0, 0
 IMAGES, CHARACTERS = 1024, 100_000
 
 
-def whole_step(trainer: Any) -> Callable[[], dict[str, float]]:
-    """What takes a whole step of a trainer and returns the named losses as numbers."""
-    return getattr(trainer, "advance", trainer.step)  # type: ignore[no-any-return]
-
-
 @dataclass(frozen=True)
 class Step:
     run: Callable[[], dict[str, float]]  # one whole step of training; returns the named losses
@@ -55,8 +50,7 @@ class Twin(Protocol):
 
 def rate(trainer: Any) -> Callable[[int], float]:
     """The learning rate of a trainer with one optimiser, at each step, counted from 0."""
-    factor = getattr(trainer, "factor", None) or trainer.opt.schedule
-    return lambda t: trainer.config.lr * factor(t)
+    return lambda t: trainer.config.lr * trainer.opt.schedule(t)
 
 
 def build_trainer(config: BaseRecipe, shape: Sequence[int]) -> Any:

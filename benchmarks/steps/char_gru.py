@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness.step import Step, Twin, build_text_trainer, scan_products, whole_step
+from benchmarks.harness.step import Step, Twin, build_text_trainer, scan_products
 from minigen.train.char_rnn import CharRNN
 
 VOCABULARY = 90
@@ -13,7 +13,7 @@ VOCABULARY = 90
 
 def build() -> Step:
     trainer = build_text_trainer(CharRNN(), VOCABULARY)
-    return Step(whole_step(trainer), {"model": trainer.model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer)
+    return Step(trainer.step, {"model": trainer.model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer)
 
 
 def _multiply_adds(trainer: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.step import DATA_SEED, IMAGES, WEIGHT_SEED, Step, Twin, scan_products, whole_step
+from benchmarks.harness.step import DATA_SEED, IMAGES, WEIGHT_SEED, Step, Twin, scan_products
 from minigen import random
 from minigen.data import Loader
 from minigen.train.config import DataInfo
@@ -23,7 +23,7 @@ def build() -> Step:
     codes = np.random.default_rng(DATA_SEED).integers(0, 512, (IMAGES, *GRID))
     trainer.loader = Loader(codes, None, 64)
     model, steps = trainer.model, GRID[0] * GRID[1]
-    return Step(whole_step(trainer), {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(model, steps), trainer)
+    return Step(trainer.step, {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(model, steps), trainer)
 
 
 def _multiply_adds(model: Any, steps: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder, whole_step
+from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder
 from minigen import nn
 from minigen.autograd import no_grad
 from minigen.data import to_float
@@ -36,7 +36,7 @@ def build() -> Step:
     model.quantizer.began[...] = 1
 
     seed = partial(reorder, trainer)
-    return Step(whole_step(trainer), {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer, seed)
+    return Step(trainer.step, {"model": model}, {"model": trainer.opt}, lambda: _multiply_adds(trainer), trainer, seed)
 
 
 def _flat(layers: Sequence[Any]) -> Iterator[Any]:

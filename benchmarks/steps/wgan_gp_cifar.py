@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder, whole_step
+from benchmarks.harness.step import Step, Twin, build_trainer, products, reorder
 from minigen.train.wgan_gp import WGANGP
 
 SHAPE = (3, 32, 32)
@@ -16,7 +16,7 @@ def build() -> Step:
     trainer = build_trainer(WGANGP(net="dcgan", n_critic=1), SHAPE)
     models = {"G": trainer.generator.body, "D": trainer.discriminator.body}
     optimisers = {"G": trainer.opt_g, "D": trainer.opt_d}
-    return Step(whole_step(trainer), models, optimisers, lambda: _multiply_adds(trainer), trainer, partial(reorder, trainer))
+    return Step(trainer.step, models, optimisers, lambda: _multiply_adds(trainer), trainer, partial(reorder, trainer))
 
 
 def _multiply_adds(trainer: Any) -> int:
