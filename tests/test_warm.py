@@ -143,6 +143,16 @@ def test_the_first_lines_of_a_run_say_what_is_compiled(capsys):
     assert out == "compiling kernels, once on this installation; they are kept in /kept/here\ncompiling conv\ncompiling norm\n"
 
 
+def test_what_is_left_does_not_count_the_compiling(capsys, monkeypatch):
+    now = iter([0.0, 20.0, 20.5, 26.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
+    with progress.Progress(0, 100) as shown:
+        shown.compiling("conv", "forward", "/kept/here")
+        for step in (1, 2, 13):
+            shown.update(step, {"loss": 0.5})
+    assert capsys.readouterr().out.splitlines()[2:] == ["compiled in 20 s", "step 13/100  0.500 s/step  44 s left  loss 0.5"]
+
+
 def test_kernels_are_kept_somewhere(monkeypatch, tmp_path):
     """Beside the source; else in the user's cache, which is Numba's own choice; else among temporary files."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)

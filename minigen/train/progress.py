@@ -58,6 +58,11 @@ class Progress:
 
     def update(self, step: int, losses: dict[str, float]) -> None:
         now = time.perf_counter()
+        if self._compiled and step == self.start + 1:  # how long that took says nothing of the steps to come
+            self.say(f"compiled in {now - self._shown:.0f} s")
+            self._shown, self._marks = now, deque([(now, step)])
+            if step != self.total:
+                return
         if self._bar is None and now - self._shown < PLAIN_EVERY and step != self.total:
             return
         if self._bar is not None and now - self._shown < 0.2 and step != self.total:
