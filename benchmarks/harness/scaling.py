@@ -6,7 +6,7 @@ Each point is a process for either library, and they take turns, as `python -m b
     growth     p in time ~ size^p, between a point and the one before. 1 is linear: for the batch, for the sequence, and for
                images against their number of pixels. A GRU's products grow with the square of its units.
     memory     the most that the process held while it trained, beyond what it held before the model was made; by then both
-               libraries are loaded and have taken a step of the smallest size.
+               libraries are loaded and have taken a step of a size that is smaller still.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Sweep:
     """`build(size)` makes a step, `twin(step)` the same in PyTorch; `work(size)` is what the time should be proportional to."""
 
     title: str
+    smaller: int  # than all sizes: for a step before memory counts
     sizes: tuple[int, ...]
     build: Callable[[int], Step]
     twin: Callable[[Step], Any]
@@ -70,10 +71,10 @@ def _char_work(hidden: int) -> float:
 
 
 SWEEPS = {
-    "batch": Sweep("batch, DCGAN 28x28", (16, 32, 64, 128, 256), lambda n: _dcgan(n, 28), _dcgan_twin, float),
-    "image": Sweep("image size, DCGAN, batch 64", (16, 32, 48, 64), lambda n: _dcgan(64, n), _dcgan_twin, lambda n: n * n),
-    "hidden": Sweep("units, character GRU, T = 100", (128, 256, 512, 1024), lambda n: _char(n, 100), _char_twin, _char_work),
-    "length": Sweep("sequence length, character GRU 256", (50, 100, 200, 400), lambda n: _char(256, n), _char_twin, float),
+    "batch": Sweep("batch, DCGAN 28x28", 2, (16, 32, 64, 128, 256), lambda n: _dcgan(n, 28), _dcgan_twin, float),
+    "image": Sweep("image, DCGAN, batch 64", 8, (16, 32, 48, 64), lambda n: _dcgan(64, n), _dcgan_twin, lambda n: n * n),
+    "hidden": Sweep("units, char GRU, T = 100", 16, (128, 256, 512, 1024), lambda n: _char(n, 100), _char_twin, _char_work),
+    "length": Sweep("length, character GRU 256", 5, (50, 100, 200, 400), lambda n: _char(256, n), _char_twin, float),
 }
 
 
@@ -81,7 +82,7 @@ class Point:
     """A step of one library in a process of its own."""
 
     def __init__(self, name: str, size: int, torch: bool) -> None:
-        self._make(name, SWEEPS[name].sizes[0], torch)()  # libraries are loaded and kernels compiled before memory counts
+        self._make(name, SWEEPS[name].smaller, torch)()  # libraries are loaded and kernels compiled before memory counts
         before = _resident()
         run = self._make(name, size, torch)
         _forget_peak()
@@ -144,6 +145,8 @@ def _sweep(name: str, options: argparse.Namespace) -> list[dict[str, float]]:
             workers = {"": stack.enter_context(Worker(Point, name, size, False))}
             if options.torch:
                 workers["torch_"] = stack.enter_context(Worker(Point, name, size, True, own_heap=True))
+            for worker in workers.values():
+                worker.block(0)  # the other is not timed while one is still being made
             times = clock.alternate({prefix: w.block for prefix, w in workers.items()}, options.seconds)
             point: dict[str, float] = {"size": size}
             for prefix, worker in workers.items():
