@@ -50,15 +50,14 @@ class Optimizer:
         for i in there:
             self.params[i].bump()
 
-    def advance(self, there: Sequence[int]) -> float:
-        """Count a step of these parameters. Returns its learning rate."""
-        lr = self.rate
+    def count(self, there: Sequence[int]) -> None:
+        """Count a step of these parameters: the host's part of it, and so to be fed."""
         self.steps[there] += 1
-        return lr
 
     def update(self, there: Sequence[int], params: Sequence[Any], grads: Sequence[Any]) -> None:
         """Move these parameters, by their numbers, along their gradients: arrays."""
-        lr = self.advance(there)
+        lr = self.rate
+        feed(lambda: self.count(there))
         for i, p, g in zip(there, params, grads, strict=True):
             self.move(p, g, lr, int(self.steps[i]), *(slot[i] for slot in self.slots.values()))
 
@@ -140,9 +139,14 @@ class AdamW(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def update(self, there: Sequence[int], params: Sequence[Any], grads: Sequence[Any]) -> None:
-        rates = feed(lambda: adam_rates(self.advance(there), *self.betas, self.weight_decay, self.steps[there]))
+        def rates() -> Any:
+            lr = self.rate
+            self.count(there)
+            return adam_rates(lr, *self.betas, self.weight_decay, self.steps[there])
+
+        rates_n3 = feed(rates)
         m, v = ([slot[i] for i in there] for slot in self.slots.values())
-        adam_update_many(params, m, v, grads, rates, *self.betas, self.eps)
+        adam_update_many(params, m, v, grads, rates_n3, *self.betas, self.eps)
 
 
 class Adam(AdamW):

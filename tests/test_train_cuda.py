@@ -15,8 +15,9 @@ from minigen.data.loader import Loader
 from minigen.data.text import Text
 from minigen.models import gan, vqvae
 from minigen.ops.philox import philox_normal, philox_uniform
-from minigen.optim import Adam
+from minigen.optim import SGD, Adagrad, Adam, RMSprop
 from minigen.train import RECIPES, checkpoint, run
+from minigen.train.graph import StepGraph
 
 pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
 
@@ -142,6 +143,25 @@ def test_a_captured_step_gives_the_same_to_the_last_bit(case):
     np.testing.assert_array_equal(captured[2], samples)
     if "reviving" in case:
         assert losses[-1]["codes_revived"] > 0
+
+
+@pytest.mark.parametrize("kind", [SGD, RMSprop, Adagrad, Adam])
+def test_any_optimiser_counts_its_steps_when_they_are_captured(kind):
+    def trained(graph):
+        with cuda.using(cuda.Emulated()), device.on("cuda"):
+            p = mg.tensor([1.0, -2.0], requires_grad=True, device="cuda")
+            optimiser = kind([p], 0.1, momentum=0.9) if kind is SGD else kind([p], 0.1)
+
+            def update():
+                loss = (p * p).sum()
+                optimiser.step(mg.grad(loss, [p]))
+                return {"loss": loss}
+
+            step = StepGraph(update) if graph else lambda phase: update()
+            losses = [step(None)["loss"].item() for _ in range(6)]
+            return losses, p.data.get().tolist(), optimiser.t
+
+    assert trained(True) == trained(False) and trained(True)[2] == 6
 
 
 def test_a_step_that_cannot_be_captured_ends_in_one_line():
