@@ -62,7 +62,7 @@ def update_many(p, m, v, g, rates_n3, beta1, beta2, eps):
     rates_n3 = dense_copy(to_device(rates_n3).astype(p[0].dtype, copy=False))
     for i in range(0, len(p), MANY):
         some = slice(i, i + MANY)
-        tables = [Table(arrays[some]) for arrays in (p, m, v, [dense_copy(g_i) for g_i in g])]
+        tables = [Table(arrays) for arrays in (p[some], m[some], v[some], [dense_copy(g_i) for g_i in g[some]])]
         sizes = [p_i.size for p_i in p[some]]
         numbers = [1 - beta1, 1 - beta2, eps, [*sizes, *[0] * (MANY - len(sizes))]]
         grid = min(-(-max(sizes) // BLOCK), MOST_BLOCKS), len(sizes)

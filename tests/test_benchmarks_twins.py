@@ -18,23 +18,15 @@ sys.path.insert(0, str(ROOT))  # benchmarks are run from the project's folder, n
 
 from benchmarks.harness import kernels, peers, registry, steps
 from benchmarks.harness.agree import Disagreement, Unable, verified
-from benchmarks.harness.case import Case, dispatched
+from benchmarks.harness.case import dispatched
 from benchmarks.harness.ceilings import Ceilings
 from benchmarks.harness.cli import main
 from benchmarks.harness.worker import Worker
 from minigen import device
 
 STEPS = registry.names("benchmarks.steps")
-STEMS = registry.names("benchmarks")
 needs_emulator = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-
-
-def all_cases(stem: str) -> list[Case]:
-    return registry.load("benchmarks", "stem", [stem])[stem].cases()  # type: ignore[no-any-return]
-
-
-FIRST = {case.kernel: case for stem in reversed(STEMS) for case in reversed(all_cases(stem))}  # one of each kernel
 
 
 # --- what disagrees is not timed ----------------------------------------------------------------------------------------

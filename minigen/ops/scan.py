@@ -168,16 +168,12 @@ def checked(name: str, gates: int, x: Tensor, states: list[Tensor], w: Tensor, b
         kinds = ", ".join(str(a.dtype) for a in (x, *states, w, bias))
         raise TypeError(f"{name}: gates, states, weight and bias must have one dtype, not {kinds}")
     if mask is None:
-        return np.ones((t, n), bool) if x.device == "cpu" else constant(_all_held, t, n)
+        return np.ones((t, n), bool) if x.device == "cpu" else constant(np.ones, (t, n), bool)
     mask = as_tensor(mask, x).data
     mask = np.array(mask, bool) if x.device == "cpu" else mask.astype(bool)  # a copy: a loader may fill the same array again
     if mask.shape != (t, n):
         raise ValueError(f"{name}: a mask of shape {mask.shape}; wanted (T, N) = {(t, n)}")
     return mask
-
-
-def _all_held(t: int, n: int) -> Any:
-    return np.ones((t, n), bool)
 
 
 def split(a: Any, d: int) -> list[Any]:
