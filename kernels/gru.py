@@ -3,9 +3,10 @@
 
     forward           u = h U^T;         gates r, z, n, q and h' from u and x_t
     backward          da, dq from dh';   e = (da_r, da_z, dq);      dh = dh' z + e U            dU = sum e h^T at the end
-    double backward   the same with tangents, and products over all steps: h vU^T, e U, e vU before the sweeps
+    double backward   the same with tangents:   vu = vh U^T + h vU^T;   vdh = .. + ve U + e vU
 
-e differs from the gradient of x_t, (da_r, da_z, da_n), in its last third; both are kept, for dU needs e at every step.
+e differs from d, the gradient (da_r, da_z, da_n) of x_t, in its last third. Only that is kept beside d, and a product with e
+is two: of d's first two thirds with U_r and U_z, and of dq with U_q.
 """
 
 import numpy as np
@@ -13,27 +14,28 @@ from numba import njit
 
 from . import device_scan
 from .device_array import empty
-from .gates import sigmoid, tanh
+from .gates import ONE, TWO, sigmoid, tanh
 from .scan import (
+    CELL,
     JIT,
     ROWS,
     add,
+    add_product,
     checked,
-    outside_the_sweeps,
     over_slices,
     panels,
     product,
     quarters,
+    rz_and_last,
     slice_sums,
-    sum_of_outer,
-    tangent_product,
+    sum_of_outer_in_parts,
     thirds,
     unused,
 )
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell(u, x, bias, h, gates, h_next):
     """One sequence, one step."""
     (ur, uz, un), (xr, xz, xn) = thirds(u), thirds(x)
@@ -70,17 +72,15 @@ def gru_forward_cpu(x_tng, h0_nd, w_gd, bias_b, mask_tn):
 
 # --- backward ---------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
-def _cell_backward(dh_t, gates, h, dh, d, e, dbias):
-    """dh: the gradient of h after the step, then what goes straight to h before it; the product adds the rest."""
-    (r_, z_, n_, q_), (dr_, dz_, dn_), (er_, ez_, en_) = quarters(gates), thirds(d), thirds(e)
-    br, bz, bn, bq = quarters(dbias)
+@njit(**CELL)
+def _cell_backward(dh_t, gates, h, dh, d, dq_, dbias):
+    """dh: the gradient of h after the step, then what goes straight to h before it; the products add the rest."""
+    (r_, z_, n_, q_), (dr_, dz_, dn_), (br, bz, bn, bq) = quarters(gates), thirds(d), quarters(dbias)
     for j in range(h.size):
         r, z, n, q, dh_j = r_[j], z_[j], n_[j], q_[j], dh[j] + dh_t[j]
-        da_n = dh_j * (1 - z) * (1 - n * n)
-        da_z, da_r, dq = dh_j * (h[j] - n) * z * (1 - z), da_n * q * r * (1 - r), da_n * r
-        dr_[j], dz_[j], dn_[j] = da_r, da_z, da_n
-        er_[j], ez_[j], en_[j] = da_r, da_z, dq
+        da_n = dh_j * (ONE - z) * (ONE - n * n)
+        da_z, da_r, dq = dh_j * (h[j] - n) * z * (ONE - z), da_n * q * r * (ONE - r), da_n * r
+        dr_[j], dz_[j], dn_[j], dq_[j] = da_r, da_z, da_n, dq
         br[j] += da_r
         bz[j] += da_z
         bn[j] += da_n
@@ -90,58 +90,68 @@ def _cell_backward(dh_t, gates, h, dh, d, e, dbias):
 
 @njit(**JIT)
 def _backward(n0, n1, arguments):
-    dh_tnd, h_tnd, gates_tnb, w_panels, mask_tn, d_tng, e_tng, dh_nd, dbias_sb = arguments
-    dbias = dbias_sb[n0 // ROWS]
+    dh_tnd, h_tnd, gates_tnb, rz_panels, q_panels, mask_tn, d_tng, dq_tnd, dh_nd, dbias_sb = arguments
+    size, dbias = h_tnd.shape[2], dbias_sb[n0 // ROWS]
     for t in range(dh_tnd.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
             if mask_tn[t, n]:
-                _cell_backward(dh_tnd[t, n], gates_tnb[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], e_tng[t, n], dbias)
+                _cell_backward(dh_tnd[t, n], gates_tnb[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], dq_tnd[t, n], dbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                d_tng[t, n], e_tng[t, n] = 0, 0
-        product(e_tng[t, n0:n1], w_panels, 1.0, dh_nd[n0:n1])
+                d_tng[t, n], dq_tnd[t, n] = 0, 0
+        product(d_tng[t, n0:n1, :2 * size], rz_panels, 1.0, dh_nd[n0:n1])
+        product(dq_tnd[t, n0:n1], q_panels, 1.0, dh_nd[n0:n1])
 
 
 def gru_backward_cpu(dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn, want_w):
     """-> dx (T, N, 3D), dh0 (N, D), dw (3D, D), dbias (4D,)"""
     dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn = checked("gru_backward", dh_tnd, h_tnd, gates_tnb, w_gd, mask_tn)
-    d_tng, e_tng = (np.empty((*dh_tnd.shape[:2], len(w_gd)), w_gd.dtype) for _ in "de")
-    dh_nd, dbias_sb = np.zeros_like(h_tnd[0]), slice_sums(len(h_tnd[0]), gates_tnb)
-    over_slices(_backward, len(dh_nd), dh_tnd, h_tnd, gates_tnb, panels(w_gd), mask_tn, d_tng, e_tng, dh_nd, dbias_sb)
-    dw = sum_of_outer(e_tng, h_tnd[:-1]) if want_w else unused(w_gd)
+    d_tng, dq_tnd = np.empty((*dh_tnd.shape[:2], len(w_gd)), w_gd.dtype), np.empty_like(dh_tnd)
+    dh_nd, dbias_sb, (w_rz, w_q) = np.zeros_like(h_tnd[0]), slice_sums(len(h_tnd[0]), gates_tnb), rz_and_last(w_gd)
+    over_slices(_backward, len(dh_nd), dh_tnd, h_tnd, gates_tnb, panels(w_rz), panels(w_q), mask_tn, d_tng, dq_tnd,
+                dh_nd, dbias_sb)
+    dw = sum_of_outer_in_parts(d_tng, h_tnd[:-1], dq_tnd, h_tnd[:-1]) if want_w else unused(w_gd)
     return d_tng, dh_nd, dw, dbias_sb.sum(axis=0)
 
 
 # --- double backward --------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+def _panels(w_gd, dtype):
+    """Panels of U^T, of U_r and U_z, and of U_q; nothing where w is None, a gradient nobody asked for."""
+    if w_gd is None:
+        return (np.empty(0, dtype),) * 3
+    w_gd = np.asarray(w_gd, dtype)
+    return panels(w_gd.T), *map(panels, rz_and_last(w_gd))
+
+
+
+@njit(**CELL)
 def _cell_tangent(vu, v, vbias, gates, h, vh, vgates, vh_next):
     """The forward step's tangents."""
     (ur, uz, un), (xr, xz, xn), (br, bz, bn, bq) = thirds(vu), thirds(v), quarters(vbias)
     (r_, z_, n_, q_), (vr_, vz_, vn_, vq_) = quarters(gates), quarters(vgates)
     for j in range(h.size):
         r, z, n, q = r_[j], z_[j], n_[j], q_[j]
-        vr, vz, vq = r * (1 - r) * (xr[j] + ur[j] + br[j]), z * (1 - z) * (xz[j] + uz[j] + bz[j]), un[j] + bq[j]
-        vn = (1 - n * n) * (xn[j] + bn[j] + vr * q + r * vq)
+        vr, vz, vq = r * (ONE - r) * (xr[j] + ur[j] + br[j]), z * (ONE - z) * (xz[j] + uz[j] + bz[j]), un[j] + bq[j]
+        vn = (ONE - n * n) * (xn[j] + bn[j] + vr * q + r * vq)
         vr_[j], vz_[j], vn_[j], vq_[j] = vr, vz, vn, vq
         vh_next[j] = vn + vz * (h[j] - n) + z * (vh[j] - vn)
 
 
-@njit(**JIT)
-def _cell_backward_tangent(dh_t, d, gates, vgates, h, vh, dh, vdh, vd, ve, vdbias):
-    """The backward step with tangents; dh and vdh as dh in `_cell_backward`."""
+@njit(**CELL)
+def _cell_backward_tangent(dh_t, d, gates, vgates, h, vh, dh, vdh, dq_, vd, vdq_, vdbias):
+    """The backward step with tangents, and dq once more; dh and vdh as dh in `_cell_backward`."""
     (r_, z_, n_, q_), (vr_, vz_, vn_, vq_) = quarters(gates), quarters(vgates)
-    (_, _, dan_), (dr_, dz_, dn_), (er_, ez_, en_), (br, bz, bn, bq) = thirds(d), thirds(vd), thirds(ve), quarters(vdbias)
+    (_, _, dan_), (dr_, dz_, dn_), (br, bz, bn, bq) = thirds(d), thirds(vd), quarters(vdbias)
     for j in range(h.size):
         r, z, n, q, vr, vz, vn, vq = r_[j], z_[j], n_[j], q_[j], vr_[j], vz_[j], vn_[j], vq_[j]
         da_n, dh_j, vdh_j = dan_[j], dh[j] + dh_t[j], vdh[j]
-        dn, dz, dr = dh_j * (1 - z), dh_j * (h[j] - n), da_n * q
-        vdn, vdz = vdh_j * (1 - z) - dh_j * vz, vdh_j * (h[j] - n) + dh_j * (vh[j] - vn)
-        va_n = vdn * (1 - n * n) - 2 * dn * n * vn
+        dn, dz, dr = dh_j * (ONE - z), dh_j * (h[j] - n), da_n * q
+        vdn, vdz = vdh_j * (ONE - z) - dh_j * vz, vdh_j * (h[j] - n) + dh_j * (vh[j] - vn)
+        va_n = vdn * (ONE - n * n) - TWO * dn * n * vn
         vdr, vdq = va_n * q + da_n * vq, va_n * r + da_n * vr
-        va_r, va_z = vdr * r * (1 - r) + dr * (1 - 2 * r) * vr, vdz * z * (1 - z) + dz * (1 - 2 * z) * vz
-        dr_[j], dz_[j], dn_[j] = va_r, va_z, va_n
-        er_[j], ez_[j], en_[j] = va_r, va_z, vdq
+        va_r, va_z = vdr * r * (ONE - r) + dr * (ONE - TWO * r) * vr, vdz * z * (ONE - z) + dz * (ONE - TWO * z) * vz
+        dr_[j], dz_[j], dn_[j], dq_[j], vdq_[j] = va_r, va_z, va_n, da_n * r, vdq
         br[j] += va_r
         bz[j] += va_z
         bn[j] += va_n
@@ -151,46 +161,46 @@ def _cell_backward_tangent(dh_t, d, gates, vgates, h, vh, dh, vdh, vd, ve, vdbia
 
 @njit(**JIT)
 def _double_backward(n0, n1, arguments):
-    (v_tng, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_forward, w_backward, hv_tng, e_tnd, ve_tnd, mask_tn,
-     vh_tnd, vgates_tnb, vd_tng, vde_tng, dh_nd, vdh_nd, vdbias_sb) = arguments
+    (v_tng, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_forward, rz_backward, q_backward, vw_forward, vrz_backward, vq_backward,
+     mask_tn, vh_tnd, vgates_tnb, dq_tnd, vd_tng, vdq_tnd, dh_nd, vdh_nd, vdbias_sb) = arguments
     vu = np.empty((n1 - n0, v_tng.shape[2]), v_tng.dtype)
     for t in range(v_tng.shape[0]):
-        tangent_product(vh_tnd[t], w_forward, hv_tng, t, n0, n1, vu)
+        product(vh_tnd[t, n0:n1], w_forward, 0.0, vu)
+        add_product(h_tnd[t, n0:n1], vw_forward, vu)
         for n in range(n0, n1):
             _cell_tangent(vu[n - n0], v_tng[t, n], vbias_b, gates_tnb[t, n], h_tnd[t, n], vh_tnd[t, n], vgates_tnb[t, n],
                           vh_tnd[t + 1, n])
             if not mask_tn[t, n]:
                 vh_tnd[t + 1, n] = vh_tnd[t, n]
-    vdbias = vdbias_sb[n0 // ROWS]
+    rz, vdbias = 2 * h_tnd.shape[2], vdbias_sb[n0 // ROWS]
     for t in range(v_tng.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
             if mask_tn[t, n]:
                 _cell_backward_tangent(dh_tnd[t, n], d_tng[t, n], gates_tnb[t, n], vgates_tnb[t, n], h_tnd[t, n], vh_tnd[t, n],
-                                       dh_nd[n], vdh_nd[n], vd_tng[t, n], vde_tng[t, n], vdbias)
+                                       dh_nd[n], vdh_nd[n], dq_tnd[t, n], vd_tng[t, n], vdq_tnd[t, n], vdbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                vd_tng[t, n], vde_tng[t, n] = 0, 0
-            add(dh_nd[n], e_tnd[t, n])
-            if ve_tnd.size:
-                add(vdh_nd[n], ve_tnd[t, n])
-        product(vde_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])
+                vd_tng[t, n], dq_tnd[t, n], vdq_tnd[t, n] = 0, 0, 0
+        product(d_tng[t, n0:n1, :rz], rz_backward, 1.0, dh_nd[n0:n1])
+        product(dq_tnd[t, n0:n1], q_backward, 1.0, dh_nd[n0:n1])
+        add_product(d_tng[t, n0:n1, :rz], vrz_backward, vdh_nd[n0:n1])
+        add_product(dq_tnd[t, n0:n1], vq_backward, vdh_nd[n0:n1])
+        product(vd_tng[t, n0:n1, :rz], rz_backward, 1.0, vdh_nd[n0:n1])
+        product(vdq_tnd[t, n0:n1], q_backward, 1.0, vdh_nd[n0:n1])
 
 
 def gru_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn):
     """-> gradients for x (T, N, 3D), h0 (N, D), w (3D, D), bias (4D,), dh (T, N, D)"""
     v_tng, vh0_nd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn = checked(
         "gru_double_backward", v_tng, vh0_nd, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, w_gd, mask_tn)
-    size = h_tnd.shape[2]
-    e_tng = d_tng.copy()
-    e_tng[..., 2 * size:] *= gates_tnb[..., :size]
-    hv_tng, e_tnd, ve_tnd = outside_the_sweeps(vw_gd, e_tng, h_tnd[:-1], w_gd)
-    vh_tnd, vgates_tnb, vd_tng, vde_tng = (np.empty_like(a) for a in (h_tnd, gates_tnb, d_tng, d_tng))
+    vh_tnd, vgates_tnb, vd_tng, dq_tnd, vdq_tnd = (np.empty_like(a) for a in (h_tnd, gates_tnb, d_tng, dh_tnd, dh_tnd))
     vh_tnd[0] = vh0_nd
     dh_nd, vdh_nd, vdbias_sb = np.zeros_like(vh0_nd), np.zeros_like(vh0_nd), slice_sums(len(vh0_nd), gates_tnb)
-    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, panels(w_gd.T), panels(w_gd),
-                hv_tng, e_tnd, ve_tnd, mask_tn, vh_tnd, vgates_tnb, vd_tng, vde_tng, dh_nd, vdh_nd, vdbias_sb)
-    gw = sum_of_outer(vde_tng, h_tnd[:-1])
-    gw += sum_of_outer(e_tng, vh_tnd[:-1])
+    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_b, dh_tnd, d_tng, h_tnd, gates_tnb, *_panels(w_gd, v_tng.dtype),
+                *_panels(vw_gd, v_tng.dtype), mask_tn, vh_tnd, vgates_tnb, dq_tnd, vd_tng, vdq_tnd, dh_nd, vdh_nd,
+                vdbias_sb)
+    gw = sum_of_outer_in_parts(vd_tng, h_tnd[:-1], vdq_tnd, h_tnd[:-1])
+    gw += sum_of_outer_in_parts(d_tng, vh_tnd[:-1], dq_tnd, vh_tnd[:-1])
     return vd_tng, vdh_nd, gw, vdbias_sb.sum(axis=0), vh_tnd[1:]
 
 

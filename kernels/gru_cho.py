@@ -5,33 +5,35 @@ Two products stand in a row in each step, so each sweep makes two passes over it
 
     forward           u = h (U_r, U_z)^T;   r, z, p = r h;      un = p U_n^T;      n, h'
     backward          da_n from dh';        dp = da_n U_n;      da_r, da_z;        dh = dh' z + dp r + (da_r, da_z) (U_r, U_z)
-    double backward   the same with tangents, and products over all steps before the sweeps
+    double backward   the same with tangents, and with vU where dU's gradient was asked for
 """
 
 import numpy as np
 from numba import njit
 
 from . import device_scan
-from .gates import sigmoid, tanh
-from .matmul import matmul_forward_cpu, matmul_forward_cuda
+from .gates import ONE, TWO, sigmoid, tanh
+from .matmul import matmul_forward_cuda
 from .scan import (
+    CELL,
     JIT,
     ROWS,
-    add,
+    add_product,
     checked,
-    outside_the_sweeps,
     over_slices,
     panels,
+    panels_both_ways,
     product,
+    rz_and_last,
     slice_sums,
-    tangent_product,
+    sum_of_outer_in_parts,
     thirds,
     unused,
 )
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_gates(u, x, bias, h, gates, p):
     """One sequence, one step: r, z and p = r h."""
     d = h.size
@@ -42,7 +44,7 @@ def _cell_gates(u, x, bias, h, gates, p):
         r_[j], z_[j], p[j] = r, z, r * h[j]
 
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell(un, x, bias, h, gates, h_next):
     (_, _, xn), (_, _, bn), (_, z_, n_) = thirds(x), thirds(bias), thirds(gates)
     for j in range(h.size):
@@ -69,44 +71,35 @@ def _forward(n0, n1, arguments):
                 gates_tng[t, n] = 0
 
 
-def _parts(w_gd):
-    """U_r and U_z (2D, D), and U_n (D, D)."""
-    size = w_gd.shape[1]
-    return w_gd[:2 * size], w_gd[2 * size:]
-
-
 def gru_cho_forward_cpu(x_tng, h0_nd, w_gd, bias_g, mask_tn):
     """-> h (T+1, N, D), h0 first; gates (T, N, 3D): r, z, n"""
     x_tng, h0_nd, w_gd, bias_g, mask_tn = checked("gru_cho_forward", x_tng, h0_nd, w_gd, bias_g, mask_tn)
     h_tnd, gates_tng = np.empty((len(x_tng) + 1, *h0_nd.shape), x_tng.dtype), np.empty_like(x_tng)
     h_tnd[0] = h0_nd
-    w_rz, w_n = _parts(w_gd)
+    w_rz, w_n = rz_and_last(w_gd)
     over_slices(_forward, len(h0_nd), x_tng, panels(w_rz.T), panels(w_n.T), bias_g, mask_tn, h_tnd, gates_tng)
     return h_tnd, gates_tng
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
-def _cell_backward_n(dh_t, gates, dh, d, da):
-    """da_n, into d and by itself; dh takes in what arrives at this step."""
+@njit(**CELL)
+def _cell_backward_n(dh_t, gates, dh, d):
+    """da_n; dh takes in what arrives at this step."""
     (_, z_, n_), (_, _, dn_) = thirds(gates), thirds(d)
     for j in range(dh.size):
         dh[j] += dh_t[j]
-        da_n = dh[j] * (1 - z_[j]) * (1 - n_[j] * n_[j])
-        dn_[j], da[j] = da_n, da_n
+        dn_[j] = dh[j] * (ONE - z_[j]) * (ONE - n_[j] * n_[j])
 
 
-@njit(**JIT)
-def _cell_backward_rz(dp, gates, h, dh, d, da_rz, dbias):
-    size = h.size
+@njit(**CELL)
+def _cell_backward_rz(dp, gates, h, dh, d, p, dbias):
+    """da_r, da_z, and p once more, for the weight's gradient."""
     (r_, z_, n_), (dr_, dz_, dn_), (br, bz, bn) = thirds(gates), thirds(d), thirds(dbias)
-    er, ez = da_rz[:size], da_rz[size:]
-    for j in range(size):
+    for j in range(h.size):
         r, z, n = r_[j], z_[j], n_[j]
-        da_z, da_r = dh[j] * (h[j] - n) * z * (1 - z), dp[j] * h[j] * r * (1 - r)
-        dr_[j], dz_[j] = da_r, da_z
-        er[j], ez[j] = da_r, da_z
+        da_z, da_r = dh[j] * (h[j] - n) * z * (ONE - z), dp[j] * h[j] * r * (ONE - r)
+        dr_[j], dz_[j], p[j] = da_r, da_z, r * h[j]
         br[j] += da_r
         bz[j] += da_z
         bn[j] += dn_[j]
@@ -115,86 +108,80 @@ def _cell_backward_rz(dp, gates, h, dh, d, da_rz, dbias):
 
 @njit(**JIT)
 def _backward(n0, n1, arguments):
-    dh_tnd, h_tnd, gates_tng, rz_panels, n_panels, mask_tn, d_tng, dh_nd, dbias_sg = arguments
-    size, dbias = h_tnd.shape[2], dbias_sg[n0 // ROWS]
-    da, dp, da_rz = (np.empty((n1 - n0, size), dh_nd.dtype), np.empty((n1 - n0, size), dh_nd.dtype),
-                     np.empty((n1 - n0, 2 * size), dh_nd.dtype))
+    dh_tnd, h_tnd, gates_tng, rz_panels, n_panels, mask_tn, d_tng, p_tnd, dh_nd, dbias_sg = arguments
+    rz, dp, dbias = 2 * h_tnd.shape[2], np.empty((n1 - n0, h_tnd.shape[2]), dh_nd.dtype), dbias_sg[n0 // ROWS]
     for t in range(dh_tnd.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
-            _cell_backward_n(dh_tnd[t, n], gates_tng[t, n], dh_nd[n], d_tng[t, n], da[n - n0])
-        product(da, n_panels, 0.0, dp)
+            _cell_backward_n(dh_tnd[t, n], gates_tng[t, n], dh_nd[n], d_tng[t, n])
+        product(d_tng[t, n0:n1, rz:], n_panels, 0.0, dp)
         for n in range(n0, n1):
             if mask_tn[t, n]:
-                _cell_backward_rz(dp[n - n0], gates_tng[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], da_rz[n - n0], dbias)
+                _cell_backward_rz(dp[n - n0], gates_tng[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], p_tnd[t, n], dbias)
             else:
-                d_tng[t, n], da_rz[n - n0] = 0, 0
-        product(da_rz, rz_panels, 1.0, dh_nd[n0:n1])
-
-
-def _sums_of_outer(d_tng, h_tnd, p_tnd):
-    """dw (3D, D): of U_r and U_z from the states h, of U_n from p."""
-    size = h_tnd.shape[2]
-    d, h, p = d_tng.reshape(-1, 3 * size), h_tnd.reshape(-1, size), p_tnd.reshape(-1, size)
-    return np.concatenate([matmul_forward_cpu(d[:, :2 * size].T, h), matmul_forward_cpu(d[:, 2 * size:].T, p)])
+                d_tng[t, n], p_tnd[t, n] = 0, 0
+        product(d_tng[t, n0:n1, :rz], rz_panels, 1.0, dh_nd[n0:n1])
 
 
 def gru_cho_backward_cpu(dh_tnd, h_tnd, gates_tng, w_gd, mask_tn, want_w):
     """-> dx (T, N, 3D), dh0 (N, D), dw (3D, D), dbias (3D,)"""
     dh_tnd, h_tnd, gates_tng, w_gd, mask_tn = checked("gru_cho_backward", dh_tnd, h_tnd, gates_tng, w_gd, mask_tn)
-    d_tng, dh_nd, dbias_sg = np.empty_like(gates_tng), np.zeros_like(h_tnd[0]), slice_sums(len(h_tnd[0]), gates_tng)
-    w_rz, w_n = _parts(w_gd)
-    over_slices(_backward, len(dh_nd), dh_tnd, h_tnd, gates_tng, panels(w_rz), panels(w_n), mask_tn, d_tng, dh_nd, dbias_sg)
-    r_tnd = gates_tng[..., :w_gd.shape[1]]
-    dw = _sums_of_outer(d_tng, h_tnd[:-1], r_tnd * h_tnd[:-1]) if want_w else unused(w_gd)
+    d_tng, p_tnd, dh_nd = np.empty_like(gates_tng), np.empty_like(dh_tnd), np.zeros_like(h_tnd[0])
+    dbias_sg, (w_rz, w_n) = slice_sums(len(dh_nd), gates_tng), rz_and_last(w_gd)
+    over_slices(_backward, len(dh_nd), dh_tnd, h_tnd, gates_tng, panels(w_rz), panels(w_n), mask_tn, d_tng, p_tnd,
+                dh_nd, dbias_sg)
+    dw = sum_of_outer_in_parts(d_tng, h_tnd[:-1], d_tng[..., 2 * h_tnd.shape[2]:], p_tnd) if want_w else unused(w_gd)
     return d_tng, dh_nd, dw, dbias_sg.sum(axis=0)
 
 
 # --- double backward --------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
-def _cell_tangent_rz(vu, v, vbias, gates, h, vh, vgates, vp):
+def _panels(w_gd, dtype):
+    """Panels of U_r and U_z both ways, then of U_n; nothing where w is None, a gradient nobody asked for."""
+    return [p for part in rz_and_last(w_gd) for p in panels_both_ways(part, dtype)]
+
+
+
+@njit(**CELL)
+def _cell_tangent_rz(vu, v, vbias, gates, h, vh, vgates, p, vp):
+    """vr, vz, vp, and p once more."""
     size = h.size
     (xr, xz, _), (br, bz, _), (r_, z_, _), (vr_, vz_, _) = thirds(v), thirds(vbias), thirds(gates), thirds(vgates)
     ur, uz = vu[:size], vu[size:]
     for j in range(size):
         r, z = r_[j], z_[j]
-        vr, vz = r * (1 - r) * (xr[j] + ur[j] + br[j]), z * (1 - z) * (xz[j] + uz[j] + bz[j])
-        vr_[j], vz_[j], vp[j] = vr, vz, vr * h[j] + r * vh[j]
+        vr, vz = r * (ONE - r) * (xr[j] + ur[j] + br[j]), z * (ONE - z) * (xz[j] + uz[j] + bz[j])
+        vr_[j], vz_[j], p[j], vp[j] = vr, vz, r * h[j], vr * h[j] + r * vh[j]
 
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_tangent(vun, v, vbias, gates, h, vh, vgates, vh_next):
     (_, _, xn), (_, _, bn), (_, z_, n_), (_, vz_, vn_) = thirds(v), thirds(vbias), thirds(gates), thirds(vgates)
     for j in range(h.size):
         z, n = z_[j], n_[j]
-        vn = (1 - n * n) * (xn[j] + vun[j] + bn[j])
+        vn = (ONE - n * n) * (xn[j] + vun[j] + bn[j])
         vn_[j] = vn
         vh_next[j] = vn + vz_[j] * (h[j] - n) + z * (vh[j] - vn)
 
 
-@njit(**JIT)
-def _cell_backward_tangent_n(dh_t, gates, vgates, dh, vdh, vd, va):
+@njit(**CELL)
+def _cell_backward_tangent_n(dh_t, gates, vgates, dh, vdh, vd):
     (_, z_, n_), (_, vz_, vn_), (_, _, dn_) = thirds(gates), thirds(vgates), thirds(vd)
     for j in range(dh.size):
         dh[j] += dh_t[j]
         z, n = z_[j], n_[j]
-        vdn = vdh[j] * (1 - z) - dh[j] * vz_[j]
-        va_n = vdn * (1 - n * n) - 2 * dh[j] * (1 - z) * n * vn_[j]
-        dn_[j], va[j] = va_n, va_n
+        vdn = vdh[j] * (ONE - z) - dh[j] * vz_[j]
+        dn_[j] = vdn * (ONE - n * n) - TWO * dh[j] * (ONE - z) * n * vn_[j]
 
 
-@njit(**JIT)
-def _cell_backward_tangent_rz(dp, vdp, gates, vgates, h, vh, dh, vdh, vd, va_rz, vdbias):
-    size = h.size
+@njit(**CELL)
+def _cell_backward_tangent_rz(dp, vdp, gates, vgates, h, vh, dh, vdh, vd, vdbias):
     (r_, z_, n_), (vr_, vz_, vn_), (dr_, dz_, dn_), (br, bz, bn) = thirds(gates), thirds(vgates), thirds(vd), thirds(vdbias)
-    er, ez = va_rz[:size], va_rz[size:]
-    for j in range(size):
+    for j in range(h.size):
         r, z, n, vr, vz, vn, dh_j, vdh_j = r_[j], z_[j], n_[j], vr_[j], vz_[j], vn_[j], dh[j], vdh[j]
         vdr, vdz = vdp[j] * h[j] + dp[j] * vh[j], vdh_j * (h[j] - n) + dh_j * (vh[j] - vn)
-        va_r = vdr * r * (1 - r) + dp[j] * h[j] * (1 - 2 * r) * vr
-        va_z = vdz * z * (1 - z) + dh_j * (h[j] - n) * (1 - 2 * z) * vz
+        va_r = vdr * r * (ONE - r) + dp[j] * h[j] * (ONE - TWO * r) * vr
+        va_z = vdz * z * (ONE - z) + dh_j * (h[j] - n) * (ONE - TWO * z) * vz
         dr_[j], dz_[j] = va_r, va_z
-        er[j], ez[j] = va_r, va_z
         br[j] += va_r
         bz[j] += va_z
         bn[j] += dn_[j]
@@ -203,58 +190,55 @@ def _cell_backward_tangent_rz(dp, vdp, gates, vgates, h, vh, dh, vdh, vd, va_rz,
 
 @njit(**JIT)
 def _double_backward(n0, n1, arguments):
-    (v_tng, vbias_g, dh_tnd, h_tnd, gates_tng, mask_tn, rz_forward, n_forward, rz_backward, n_backward,
-     hv_tng, e_tnd, ve_tnd, pv_tnd, dp_tnd, vdp_tnd, vh_tnd, vgates_tng, vp_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg) = arguments
+    (v_tng, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, mask_tn, rz_forward, rz_backward, n_forward, n_backward,
+     vrz_forward, vrz_backward, vn_forward, vn_backward,
+     vh_tnd, vgates_tng, p_tnd, vp_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg) = arguments
     size, rows, real, vdbias = h_tnd.shape[2], n1 - n0, v_tng.dtype, vdbias_sg[n0 // ROWS]
-    vu, vun = np.empty((rows, 2 * size), real), np.empty((rows, size), real)
+    rz, vu, vun = 2 * size, np.empty((rows, 2 * size), real), np.empty((rows, size), real)
     for t in range(v_tng.shape[0]):
-        tangent_product(vh_tnd[t], rz_forward, hv_tng, t, n0, n1, vu)
+        product(vh_tnd[t, n0:n1], rz_forward, 0.0, vu)
+        add_product(h_tnd[t, n0:n1], vrz_forward, vu)
         for n in range(n0, n1):
             _cell_tangent_rz(vu[n - n0], v_tng[t, n], vbias_g, gates_tng[t, n], h_tnd[t, n], vh_tnd[t, n], vgates_tng[t, n],
-                             vp_tnd[t, n])
-        tangent_product(vp_tnd[t], n_forward, pv_tnd, t, n0, n1, vun)
+                             p_tnd[t, n], vp_tnd[t, n])
+        product(vp_tnd[t, n0:n1], n_forward, 0.0, vun)
+        add_product(p_tnd[t, n0:n1], vn_forward, vun)
         for n in range(n0, n1):
             _cell_tangent(vun[n - n0], v_tng[t, n], vbias_g, gates_tng[t, n], h_tnd[t, n], vh_tnd[t, n], vgates_tng[t, n],
                           vh_tnd[t + 1, n])
             if not mask_tn[t, n]:
                 vh_tnd[t + 1, n] = vh_tnd[t, n]
-    va, vdp, va_rz = np.empty((rows, size), real), np.empty((rows, size), real), np.empty((rows, 2 * size), real)
+    dp, vdp = np.empty((rows, size), real), np.empty((rows, size), real)
     for t in range(v_tng.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
-            _cell_backward_tangent_n(dh_tnd[t, n], gates_tng[t, n], vgates_tng[t, n], dh_nd[n], vdh_nd[n], vd_tng[t, n],
-                                     va[n - n0])
-        product(va, n_backward, 0.0, vdp)
+            _cell_backward_tangent_n(dh_tnd[t, n], gates_tng[t, n], vgates_tng[t, n], dh_nd[n], vdh_nd[n], vd_tng[t, n])
+        product(d_tng[t, n0:n1, rz:], n_backward, 0.0, dp)
+        product(vd_tng[t, n0:n1, rz:], n_backward, 0.0, vdp)
+        add_product(d_tng[t, n0:n1, rz:], vn_backward, vdp)
         for n in range(n0, n1):
-            if vdp_tnd.size:
-                add(vdp[n - n0], vdp_tnd[t, n])
             if mask_tn[t, n]:
-                _cell_backward_tangent_rz(dp_tnd[t, n], vdp[n - n0], gates_tng[t, n], vgates_tng[t, n], h_tnd[t, n],
-                                          vh_tnd[t, n], dh_nd[n], vdh_nd[n], vd_tng[t, n], va_rz[n - n0], vdbias)
+                _cell_backward_tangent_rz(dp[n - n0], vdp[n - n0], gates_tng[t, n], vgates_tng[t, n], h_tnd[t, n],
+                                          vh_tnd[t, n], dh_nd[n], vdh_nd[n], vd_tng[t, n], vdbias)
             else:
-                vd_tng[t, n], va_rz[n - n0] = 0, 0
-            add(dh_nd[n], e_tnd[t, n])
-            if ve_tnd.size:
-                add(vdh_nd[n], ve_tnd[t, n])
-        product(va_rz, rz_backward, 1.0, vdh_nd[n0:n1])
+                vd_tng[t, n] = 0
+        product(d_tng[t, n0:n1, :rz], rz_backward, 1.0, dh_nd[n0:n1])
+        add_product(d_tng[t, n0:n1, :rz], vrz_backward, vdh_nd[n0:n1])
+        product(vd_tng[t, n0:n1, :rz], rz_backward, 1.0, vdh_nd[n0:n1])
 
 
 def gru_cho_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, w_gd, mask_tn):
     """-> gradients for x (T, N, 3D), h0 (N, D), w (3D, D), bias (3D,), dh (T, N, D)"""
     v_tng, vh0_nd, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, w_gd, mask_tn = checked(
         "gru_cho_double_backward", v_tng, vh0_nd, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, w_gd, mask_tn)
-    size, (w_rz, w_n), (vw_rz, vw_n) = w_gd.shape[1], _parts(w_gd), (None, None) if vw_gd is None else _parts(vw_gd)
-    r_tnd, h_before = gates_tng[..., :size], h_tnd[:-1]
-    p_tnd = r_tnd * h_before
-    hv_tng, e_tnd, ve_tnd = outside_the_sweeps(vw_rz, d_tng[..., :2 * size], h_before, w_rz)
-    pv_tnd, dp_tnd, vdp_tnd = outside_the_sweeps(vw_n, d_tng[..., 2 * size:], p_tnd, w_n)
-    vh_tnd, vgates_tng, vp_tnd, vd_tng = (np.empty_like(a) for a in (h_tnd, gates_tng, p_tnd, d_tng))
+    vh_tnd, vgates_tng, p_tnd, vp_tnd, vd_tng = (np.empty_like(a) for a in (h_tnd, gates_tng, dh_tnd, dh_tnd, d_tng))
     vh_tnd[0] = vh0_nd
     dh_nd, vdh_nd, vdbias_sg = np.zeros_like(vh0_nd), np.zeros_like(vh0_nd), slice_sums(len(vh0_nd), gates_tng)
-    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, h_tnd, gates_tng, mask_tn, panels(w_rz.T), panels(w_n.T),
-                panels(w_rz), panels(w_n), hv_tng, e_tnd, ve_tnd, pv_tnd, dp_tnd, vdp_tnd, vh_tnd, vgates_tng, vp_tnd, vd_tng,
+    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, mask_tn,
+                *_panels(w_gd, v_tng.dtype), *_panels(vw_gd, v_tng.dtype), vh_tnd, vgates_tng, p_tnd, vp_tnd, vd_tng,
                 dh_nd, vdh_nd, vdbias_sg)
-    gw = _sums_of_outer(vd_tng, h_before, p_tnd)
-    gw += _sums_of_outer(d_tng, vh_tnd[:-1], vp_tnd)
+    last = np.s_[..., 2 * h_tnd.shape[2]:]
+    gw = sum_of_outer_in_parts(vd_tng, h_tnd[:-1], vd_tng[last], p_tnd)
+    gw += sum_of_outer_in_parts(d_tng, vh_tnd[:-1], d_tng[last], vp_tnd)
     return vd_tng, vdh_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:]
 
 
@@ -262,7 +246,7 @@ def gru_cho_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_
 
 def _forward_sweep_device(kernel, w_gd, h_tnd, arrays, mask_tn):
     """As in `device_scan.py`, with two products and two cells in a step."""
-    (w_rz, w_n), steps, p_nd = _parts(w_gd), len(h_tnd) - 1, np.empty_like(h_tnd[0])
+    (w_rz, w_n), steps, p_nd = rz_and_last(w_gd), len(h_tnd) - 1, np.empty_like(h_tnd[0])
     if device_scan.persistent(w_gd):
         device_scan.scan("gru_cho", f"{kernel}_scan", steps, p_nd, 2, 5, [device_scan.transposed(w_gd), *arrays, mask_tn])
     else:
@@ -274,7 +258,7 @@ def _forward_sweep_device(kernel, w_gd, h_tnd, arrays, mask_tn):
 
 
 def _backward_sweep_device(kernel, w_gd, d_tng, dh_nd, for_n, for_rz, for_both):
-    (w_rz, w_n), size = _parts(w_gd), w_gd.shape[1]
+    (w_rz, w_n), size = rz_and_last(w_gd), w_gd.shape[1]
     if device_scan.persistent(w_gd):
         device_scan.scan("gru_cho", f"{kernel}_scan", len(d_tng), dh_nd, 2, 6, [w_gd, *for_n, *for_rz, *for_both])
     else:
@@ -315,7 +299,7 @@ def gru_cho_backward_cuda(dh_tnd, h_tnd, gates_tng, w_gd, mask_tn, want_w):
 def gru_cho_double_backward_cuda(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd, gates_tng, w_gd, mask_tn):
     """-> gradients for x (T, N, 3D), h0 (N, D), w (3D, D), bias (3D,), dh (T, N, D)"""
     mask_tn, dh_tnd, d_tng, h_tnd, gates_tng, w_gd = device_scan.dense(mask_tn, dh_tnd, d_tng, h_tnd, gates_tng, w_gd)
-    size, (w_rz, w_n), (vw_rz, vw_n) = w_gd.shape[1], _parts(w_gd), (None, None) if vw_gd is None else _parts(vw_gd)
+    size, (w_rz, w_n), (vw_rz, vw_n) = w_gd.shape[1], rz_and_last(w_gd), rz_and_last(vw_gd)
     r_tnd, h_before = gates_tng[..., :size], h_tnd[:-1]
     p_tnd = r_tnd * h_before
     hv_tng, au_tnd, av_tnd = device_scan.outside_the_sweeps(vw_rz, d_tng[..., :2 * size], h_before, w_rz)

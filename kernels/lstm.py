@@ -5,8 +5,7 @@ register or in the first-level cache:
 
     forward           u = h U^T;        gates, c', h' from u and x_t
     backward          da from dh', dc';                          dh = da U             dU = sum da h^T at the end
-    double backward   vu = vh U^T; vgates, vc', vh';    then     vda, vdh = vda U      and the rest in products over all steps:
-                      h vU^T, da U, da vU before the sweeps, vdU after them
+    double backward   vu = vh U^T + h vU^T; vgates, vc', vh';    then    vda, dh = da U, vdh = vda U + da vU;    vdU at the end
 
 The bias's gradient is summed row by row inside a slice, then slice by slice: an order that no thread count changes.
 """
@@ -15,26 +14,27 @@ import numpy as np
 from numba import njit
 
 from . import device_scan
-from .gates import sigmoid, tanh
+from .gates import ONE, TWO, sigmoid, tanh
 from .scan import (
+    CELL,
     JIT,
     ROWS,
     add,
+    add_product,
     checked,
-    outside_the_sweeps,
     over_slices,
     panels,
+    panels_both_ways,
     product,
     quarters,
     slice_sums,
     sum_of_outer,
-    tangent_product,
     unused,
 )
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell(u, x, bias, c, gates, c_next, h_next):
     """One sequence, one step."""
     (ui, uf, ug, uo), (xi, xf, xg, xo), (bi, bf, bg, bo) = quarters(u), quarters(x), quarters(bias)
@@ -75,16 +75,16 @@ def lstm_forward_cpu(x_tng, h0_nd, c0_nd, w_gd, bias_g, mask_tn):
 
 # --- backward ---------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_backward(dh_t, gates, c, c_next, dh, dc, d, dbias):
     """dh, dc: gradients of the states after the step, then of c before it; dh is emptied, for the product to fill."""
     (i_, f_, g_, o_), (di, df, dg, do), (bi, bf, bg, bo) = quarters(gates), quarters(d), quarters(dbias)
     for j in range(c.size):
         i, f, g, o, k = i_[j], f_[j], g_[j], o_[j], tanh(c_next[j])
         dh_j = dh[j] + dh_t[j]
-        dk = dc[j] + dh_j * o * (1 - k * k)
-        di_j, df_j = dk * g * i * (1 - i), dk * c[j] * f * (1 - f)
-        dg_j, do_j = dk * i * (1 - g * g), dh_j * k * o * (1 - o)
+        dk = dc[j] + dh_j * o * (ONE - k * k)
+        di_j, df_j = dk * g * i * (ONE - i), dk * c[j] * f * (ONE - f)
+        dg_j, do_j = dk * i * (ONE - g * g), dh_j * k * o * (ONE - o)
         di[j], df[j], dg[j], do[j] = di_j, df_j, dg_j, do_j
         bi[j] += di_j
         bf[j] += df_j
@@ -122,36 +122,36 @@ def lstm_backward_cpu(dh_tnd, dc_nd, h_tnd, c_tnd, gates_tng, w_gd, mask_tn, wan
 
 # --- double backward --------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_tangent(vu, v, vbias, gates, c, vc, c_next, vgates, vc_next, vh_next):
     """The forward step's tangents."""
     (ui, uf, ug, uo), (xi, xf, xg, xo), (bi, bf, bg, bo) = quarters(vu), quarters(v), quarters(vbias)
     (i_, f_, g_, o_), (vi_, vf_, vg_, vo_) = quarters(gates), quarters(vgates)
     for j in range(c.size):
         i, f, g, o, k = i_[j], f_[j], g_[j], o_[j], tanh(c_next[j])
-        vi, vf = i * (1 - i) * (ui[j] + xi[j] + bi[j]), f * (1 - f) * (uf[j] + xf[j] + bf[j])
-        vg, vo = (1 - g * g) * (ug[j] + xg[j] + bg[j]), o * (1 - o) * (uo[j] + xo[j] + bo[j])
+        vi, vf = i * (ONE - i) * (ui[j] + xi[j] + bi[j]), f * (ONE - f) * (uf[j] + xf[j] + bf[j])
+        vg, vo = (ONE - g * g) * (ug[j] + xg[j] + bg[j]), o * (ONE - o) * (uo[j] + xo[j] + bo[j])
         vi_[j], vf_[j], vg_[j], vo_[j] = vi, vf, vg, vo
         vc_j = vf * c[j] + f * vc[j] + vi * g + i * vg
         vc_next[j] = vc_j
-        vh_next[j] = vo * k + o * (1 - k * k) * vc_j
+        vh_next[j] = vo * k + o * (ONE - k * k) * vc_j
 
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_backward_tangent(dh_t, gates, vgates, c, vc, c_next, vc_next, dh, dc, vdh, vdc, vd, vdbias):
     """The backward step with tangents; dh and vdh are emptied, as in `_cell_backward`."""
     (i_, f_, g_, o_), (vi_, vf_, vg_, vo_) = quarters(gates), quarters(vgates)
     (di, df, dg, do), (bi, bf, bg, bo) = quarters(vd), quarters(vdbias)
     for j in range(c.size):
         i, f, g, o, k = i_[j], f_[j], g_[j], o_[j], tanh(c_next[j])
-        vi, vf, vg, vo, slope = vi_[j], vf_[j], vg_[j], vo_[j], 1 - k * k
+        vi, vf, vg, vo, slope = vi_[j], vf_[j], vg_[j], vo_[j], ONE - k * k
         vk, dh_j, vdh_j = slope * vc_next[j], dh[j] + dh_t[j], vdh[j]
         dk = dc[j] + dh_j * o * slope
-        vdk = vdc[j] + (vdh_j * o + dh_j * vo) * slope - 2 * dh_j * o * k * vk
-        di_j = (vdk * g + dk * vg) * i * (1 - i) + dk * g * (1 - 2 * i) * vi
-        df_j = (vdk * c[j] + dk * vc[j]) * f * (1 - f) + dk * c[j] * (1 - 2 * f) * vf
-        dg_j = (vdk * i + dk * vi) * (1 - g * g) - 2 * dk * i * g * vg
-        do_j = (vdh_j * k + dh_j * vk) * o * (1 - o) + dh_j * k * (1 - 2 * o) * vo
+        vdk = vdc[j] + (vdh_j * o + dh_j * vo) * slope - TWO * dh_j * o * k * vk
+        di_j = (vdk * g + dk * vg) * i * (ONE - i) + dk * g * (ONE - TWO * i) * vi
+        df_j = (vdk * c[j] + dk * vc[j]) * f * (ONE - f) + dk * c[j] * (ONE - TWO * f) * vf
+        dg_j = (vdk * i + dk * vi) * (ONE - g * g) - TWO * dk * i * g * vg
+        do_j = (vdh_j * k + dh_j * vk) * o * (ONE - o) + dh_j * k * (ONE - TWO * o) * vo
         di[j], df[j], dg[j], do[j] = di_j, df_j, dg_j, do_j
         bi[j] += di_j
         bf[j] += df_j
@@ -163,11 +163,12 @@ def _cell_backward_tangent(dh_t, gates, vgates, c, vc, c_next, vc_next, dh, dc, 
 
 @njit(**JIT)
 def _double_backward(n0, n1, arguments):
-    (v_tng, vbias_g, dh_tnd, c_tnd, gates_tng, w_forward, w_backward, hv_tng, e_tnd, ve_tnd, mask_tn,
+    (v_tng, vbias_g, dh_tnd, d_tng, h_tnd, c_tnd, gates_tng, w_forward, w_backward, vw_forward, vw_backward, mask_tn,
      vh_tnd, vc_tnd, vgates_tng, vd_tng, dh_nd, dc_nd, vdh_nd, vdc_nd, vdbias_sg) = arguments
     vu = np.empty((n1 - n0, v_tng.shape[2]), v_tng.dtype)
     for t in range(v_tng.shape[0]):
-        tangent_product(vh_tnd[t], w_forward, hv_tng, t, n0, n1, vu)
+        product(vh_tnd[t, n0:n1], w_forward, 0.0, vu)
+        add_product(h_tnd[t, n0:n1], vw_forward, vu)
         for n in range(n0, n1):
             _cell_tangent(vu[n - n0], v_tng[t, n], vbias_g, gates_tng[t, n], c_tnd[t, n], vc_tnd[t, n], c_tnd[t + 1, n],
                           vgates_tng[t, n], vc_tnd[t + 1, n], vh_tnd[t + 1, n])
@@ -184,9 +185,8 @@ def _double_backward(n0, n1, arguments):
             else:
                 add(dh_nd[n], dh_tnd[t, n])
                 vd_tng[t, n] = 0
-            add(dh_nd[n], e_tnd[t, n])
-            if ve_tnd.size:
-                add(vdh_nd[n], ve_tnd[t, n])
+        product(d_tng[t, n0:n1], w_backward, 1.0, dh_nd[n0:n1])
+        add_product(d_tng[t, n0:n1], vw_backward, vdh_nd[n0:n1])
         product(vd_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])
 
 
@@ -197,13 +197,13 @@ def lstm_double_backward_cpu(
     v_tng, vh0_nd, vc0_nd, vbias_g, dh_tnd, dc_nd, d_tng, h_tnd, c_tnd, gates_tng, w_gd, mask_tn = checked(
         "lstm_double_backward",
         v_tng, vh0_nd, vc0_nd, vbias_g, dh_tnd, dc_nd, d_tng, h_tnd, c_tnd, gates_tng, w_gd, mask_tn)
-    hv_tng, e_tnd, ve_tnd = outside_the_sweeps(vw_gd, d_tng, h_tnd[:-1], w_gd)
     vh_tnd, vc_tnd, vgates_tng, vd_tng = (np.empty_like(a) for a in (h_tnd, c_tnd, gates_tng, d_tng))
     vh_tnd[0], vc_tnd[0] = vh0_nd, vc0_nd
     dh_nd, vdh_nd, vdc_nd, dc_nd = (*(np.zeros_like(vh0_nd) for _ in range(3)), dc_nd.copy())
     vdbias_sg = slice_sums(len(vh0_nd), gates_tng)
-    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, c_tnd, gates_tng, panels(w_gd.T), panels(w_gd),
-                hv_tng, e_tnd, ve_tnd, mask_tn, vh_tnd, vc_tnd, vgates_tng, vd_tng, dh_nd, dc_nd, vdh_nd, vdc_nd, vdbias_sg)
+    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, d_tng, h_tnd, c_tnd, gates_tng,
+                *panels_both_ways(w_gd, v_tng.dtype), *panels_both_ways(vw_gd, v_tng.dtype), mask_tn,
+                vh_tnd, vc_tnd, vgates_tng, vd_tng, dh_nd, dc_nd, vdh_nd, vdc_nd, vdbias_sg)
     gw = sum_of_outer(vd_tng, h_tnd[:-1])
     gw += sum_of_outer(d_tng, vh_tnd[:-1])
     return vd_tng, vdh_nd, vdc_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:], vc_tnd[-1]

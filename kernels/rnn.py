@@ -7,25 +7,26 @@ import numpy as np
 from numba import njit
 
 from . import device_scan
-from .gates import tanh
+from .gates import ONE, TWO, tanh
 from .scan import (
+    CELL,
     JIT,
     ROWS,
     add,
+    add_product,
     checked,
-    outside_the_sweeps,
     over_slices,
     panels,
+    panels_both_ways,
     product,
     slice_sums,
     sum_of_outer,
-    tangent_product,
     unused,
 )
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell(u, x, bias, h_next):
     """One sequence, one step."""
     for j in range(u.size):
@@ -56,11 +57,11 @@ def rnn_forward_cpu(x_tng, h0_nd, w_gd, bias_g, mask_tn):
 
 # --- backward ---------------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_backward(dh_t, h_next, dh, d, dbias):
     """dh: the gradient of h after the step; it is emptied, for the product to fill with that of h before it."""
     for j in range(dh.size):
-        d_j = (dh[j] + dh_t[j]) * (1 - h_next[j] * h_next[j])
+        d_j = (dh[j] + dh_t[j]) * (ONE - h_next[j] * h_next[j])
         d[j] = d_j
         dbias[j] += d_j
         dh[j] = 0
@@ -90,19 +91,19 @@ def rnn_backward_cpu(dh_tnd, h_tnd, w_gd, mask_tn, want_w):
 
 # --- double backward --------------------------------------------------------------------------------------------------
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_tangent(vu, v, vbias, h_next, vh_next):
     """The forward step's tangent."""
     for j in range(vu.size):
-        vh_next[j] = (1 - h_next[j] * h_next[j]) * (vu[j] + v[j] + vbias[j])
+        vh_next[j] = (ONE - h_next[j] * h_next[j]) * (vu[j] + v[j] + vbias[j])
 
 
-@njit(**JIT)
+@njit(**CELL)
 def _cell_backward_tangent(dh_t, h_next, vh_next, dh, vdh, vd, vdbias):
     """The backward step with tangents; dh and vdh are emptied."""
     for j in range(dh.size):
         k, dk = h_next[j], dh[j] + dh_t[j]
-        vd_j = vdh[j] * (1 - k * k) - 2 * dk * k * vh_next[j]
+        vd_j = vdh[j] * (ONE - k * k) - TWO * dk * k * vh_next[j]
         vd[j] = vd_j
         vdbias[j] += vd_j
         dh[j], vdh[j] = 0, 0
@@ -110,11 +111,12 @@ def _cell_backward_tangent(dh_t, h_next, vh_next, dh, vdh, vd, vdbias):
 
 @njit(**JIT)
 def _double_backward(n0, n1, arguments):
-    (v_tng, vbias_g, dh_tnd, h_tnd, w_forward, w_backward, hv_tng, e_tnd, ve_tnd, mask_tn,
+    (v_tng, vbias_g, dh_tnd, d_tng, h_tnd, w_forward, w_backward, vw_forward, vw_backward, mask_tn,
      vh_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg) = arguments
     vu = np.empty((n1 - n0, v_tng.shape[2]), v_tng.dtype)
     for t in range(v_tng.shape[0]):
-        tangent_product(vh_tnd[t], w_forward, hv_tng, t, n0, n1, vu)
+        product(vh_tnd[t, n0:n1], w_forward, 0.0, vu)
+        add_product(h_tnd[t, n0:n1], vw_forward, vu)
         for n in range(n0, n1):
             if mask_tn[t, n]:
                 _cell_tangent(vu[n - n0], v_tng[t, n], vbias_g, h_tnd[t + 1, n], vh_tnd[t + 1, n])
@@ -129,9 +131,8 @@ def _double_backward(n0, n1, arguments):
             else:
                 add(dh_nd[n], dh_tnd[t, n])
                 vd_tng[t, n] = 0
-            add(dh_nd[n], e_tnd[t, n])
-            if ve_tnd.size:
-                add(vdh_nd[n], ve_tnd[t, n])
+        product(d_tng[t, n0:n1], w_backward, 1.0, dh_nd[n0:n1])
+        add_product(d_tng[t, n0:n1], vw_backward, vdh_nd[n0:n1])
         product(vd_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])
 
 
@@ -139,12 +140,11 @@ def rnn_double_backward_cpu(v_tng, vh0_nd, vw_gd, vbias_g, dh_tnd, d_tng, h_tnd,
     """-> gradients for x (T, N, D), h0 (N, D), w (D, D), bias (D,), dh (T, N, D)"""
     v_tng, vh0_nd, vbias_g, dh_tnd, d_tng, h_tnd, w_gd, mask_tn = checked(
         "rnn_double_backward", v_tng, vh0_nd, vbias_g, dh_tnd, d_tng, h_tnd, w_gd, mask_tn)
-    hv_tng, e_tnd, ve_tnd = outside_the_sweeps(vw_gd, d_tng, h_tnd[:-1], w_gd)
     vh_tnd, vd_tng, dh_nd, vdh_nd = np.empty_like(h_tnd), np.empty_like(d_tng), np.zeros_like(vh0_nd), np.zeros_like(vh0_nd)
     vh_tnd[0] = vh0_nd
     vdbias_sg = slice_sums(len(vh0_nd), w_gd)
-    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, h_tnd, panels(w_gd.T), panels(w_gd),
-                hv_tng, e_tnd, ve_tnd, mask_tn, vh_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg)
+    over_slices(_double_backward, len(vh0_nd), v_tng, vbias_g, dh_tnd, d_tng, h_tnd, *panels_both_ways(w_gd, v_tng.dtype),
+                *panels_both_ways(vw_gd, v_tng.dtype), mask_tn, vh_tnd, vd_tng, dh_nd, vdh_nd, vdbias_sg)
     gw = sum_of_outer(vd_tng, h_tnd[:-1])
     gw += sum_of_outer(d_tng, vh_tnd[:-1])
     return vd_tng, vdh_nd, gw, vdbias_sg.sum(axis=0), vh_tnd[1:]
