@@ -30,6 +30,8 @@ from numba.extending import overload
 
 from . import threads  # noqa: F401  first, so that Numba starts with the right number of threads
 
+UNPACKED = 1_000_000  # multiply-adds up to which OpenBLAS copies neither matrix first (interface/gemm.c), with AVX-512
+
 _ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
 
 # Sizes are always declared as 64-bit integers. A library built with 32-bit ones takes the low half of each: they arrive in

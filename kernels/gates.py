@@ -16,6 +16,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+# A division that may raise is a branch. Said here, for what is compiled on behalf of a caller would be compiled as the first
+# caller is, and stay so for all others.
+BRANCHLESS = {"fastmath": {"contract"}, "error_model": "numpy"}
+
 P0, P1, P2, P3, P4 = (np.float32(c) for c in (0.49999993, 0.16666521, 0.04166839, 0.00836872, 0.00138146))
 Q0, Q1, Q2, Q3, Q4 = (np.float32(c) for c in (-0.33333282, 0.13331442, -0.05373971, 0.02063908, -0.00570498))
 LOG2E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -30,7 +34,7 @@ LEAST64, MOST64, ROUND64 = -708.3, 709.8, 1.5 * 2.0**52
 TAYLOR = tuple(1 / math.factorial(k) for k in range(2, 14))
 
 
-@njit
+@njit(**BRANCHLESS)
 def _exp32(x):
     x = LEAST if x < LEAST else MOST if x > MOST else x
     shifted = x * LOG2E + ROUND
@@ -42,7 +46,7 @@ def _exp32(x):
     return e * power.view(np.float32)
 
 
-@njit
+@njit(**BRANCHLESS)
 def _exp64(x):
     x = LEAST64 if x < LEAST64 else MOST64 if x > MOST64 else x
     shifted = x * LOG2E64 + ROUND64
@@ -55,12 +59,12 @@ def _exp64(x):
     return e * power.view(np.float64)
 
 
-@njit
+@njit(**BRANCHLESS)
 def _sigmoid32(x):
     return ONE / (ONE + _exp32(-x))
 
 
-@njit
+@njit(**BRANCHLESS)
 def _tanh32(x):
     a = abs(x)
     u = x * x

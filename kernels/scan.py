@@ -9,8 +9,8 @@ as much as the product. Here the weight is put into panels once for the whole sc
 
         b_kn:  | 0 | 1 | 2 |           ->          0, 1, 2 ...       each panel (k, WIDTH), contiguous
 
-and each product is small enough (LARGEST) for OpenBLAS's routine that does not copy, on processors with AVX-512. Measured on
-two cores: 225 GFLOP/s, where one call for the whole (16 x 128 by 128 x 512) product makes 80 to 130, a large square one 200.
+and each product is small enough (blas.UNPACKED) for OpenBLAS's routine that does not copy, on processors with AVX-512. Measured
+on two cores: 225 GFLOP/s, where one call for the whole (16 x 128 by 128 x 512) product makes 80 to 130, a large square one 200.
 """
 
 import numpy as np
@@ -19,16 +19,16 @@ from numba.core.cpu import CPUTargetOptions
 from numba.core.options import TargetOptions
 
 from . import blas
+from .gates import BRANCHLESS
 from .matmul import matmul_forward_cpu
 from .threads import address_of, call
 
-ROWS = 16            # sequences in a slice
-WIDTH = 64           # columns in a panel
-LARGEST = 1_000_000  # multiply-adds of one product: the limit in OpenBLAS's interface/gemm.c for small matrices
-DEEPEST = LARGEST // (ROWS * WIDTH)
+ROWS = 16   # sequences in a slice
+WIDTH = 64  # columns in a panel
+DEEPEST = blas.UNPACKED // (ROWS * WIDTH)
 
-# contract lets a multiplication and an addition become one instruction; a division that may raise would not vectorise.
-JIT = {"cache": True, "fastmath": {"contract"}, "error_model": "numpy"}
+# contract lets a multiplication and an addition become one instruction.
+JIT = BRANCHLESS | {"cache": True}
 
 # A cell is a loop over the numbers of a row, and a row is short: what happens before the loop counts. Measured for an LSTM of
 # 128 units: two fifths of a forward cell's time, four fifths of a backward one's.
