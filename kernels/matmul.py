@@ -105,6 +105,25 @@ def _block(m, n):
     return rows, columns, min(DEPTH, blas.UNPACKED // (rows * columns))
 
 
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _outer(a_m, b_n, c_mn):
+    """A sum of one term: nothing but writing c."""
+    for m in prange(a_m.size):
+        for n in range(b_n.size):
+            c_mn[m, n] = a_m[m] * b_n[n]
+
+
+@njit(cache=True, parallel=True)
+def _deep_vector(a_mk, x_k, parts_pm):
+    """The sums of a product with one vector, cut along k."""
+    blas_threads = blas.only_one_thread()
+    parts, k = len(parts_pm), x_k.size
+    for p in prange(parts):
+        k0, k1 = p * k // parts, (p + 1) * k // parts
+        blas.gemv(a_mk[:, k0:k1], x_k[k0:k1], parts_pm[p])
+    blas.restore_threads(blas_threads)
+
+
 @njit(cache=True, parallel=True)
 def _pieces(a_mk, x_k, y_m, rows):
     """A product with one vector reads a once: pieces of y."""
@@ -114,6 +133,20 @@ def _pieces(a_mk, x_k, y_m, rows):
         m1 = min(m0 + rows, y_m.size)
         blas.gemv(a_mk[m0:m1], x_k, y_m[m0:m1])
     blas.restore_threads(blas_threads)
+
+
+def _times_vector(a_mk, x_k, y_m):
+    m, k = a_mk.shape
+    if _is_deep(m, 1, k):
+        parts_pm = np.empty((min(MOST_PARTS, k // DEPTH), m), y_m.dtype)
+        _deep_vector(a_mk, x_k, parts_pm)
+        np.sum(parts_pm, axis=0, out=y_m)
+    else:
+        _pieces(a_mk, x_k, y_m, _cut(m, 4))
+
+
+def _is_deep(m, n, k):
+    return k >= 2 * max(m, n, DEPTH)
 
 
 def _adjacent(matrix):
@@ -141,10 +174,12 @@ def matmul_forward_cpu(a_mk, b_kn):
     if m * n * k < SMALL:
         _one(a_mk, b_kn, c_mn)
     elif n == 1:
-        _pieces(a_mk, np.ascontiguousarray(b_kn[:, 0]), c_mn.reshape(m), _cut(m, 4))
+        _times_vector(a_mk, np.ascontiguousarray(b_kn[:, 0]), c_mn.reshape(m))
     elif m == 1:
-        _pieces(b_kn.T, np.ascontiguousarray(a_mk[0]), c_mn.reshape(n), _cut(n, 4))
-    elif k >= 2 * max(m, n, DEPTH):
+        _times_vector(b_kn.T, np.ascontiguousarray(a_mk[0]), c_mn.reshape(n))
+    elif k == 1:
+        _outer(np.ascontiguousarray(a_mk[:, 0]), np.ascontiguousarray(b_kn[0]), c_mn)
+    elif _is_deep(m, n, k):
         parts_pmn = np.empty((min(MOST_PARTS, k // DEPTH), m, n), c_mn.dtype)
         _deep(a_mk, b_kn, parts_pmn, *_block(m, n))
         np.sum(parts_pmn, axis=0, out=c_mn)

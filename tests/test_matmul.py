@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from minigen.kernels import cuda, emulator
+from minigen.kernels import cuda, emulator, matmul
 from minigen.kernels.device_array import to_device
 
 import minigen as mg
@@ -55,6 +55,33 @@ def test_matmul_is_torchs(a, b, dtype, back_end):
     # A sum of K products carries at most K/2 epsilons of the sum of their sizes; 130 is the longest here.
     with mg.mode(back_end):
         assert ulps(ops.matmul, lambda t, x, y: x @ y, normal(*a), normal(*b), dtype=dtype) < 65
+
+
+WAYS = {  # m, k, n of products that the CPU kernel computes in different ways
+    "one thread": (20, 30, 40),
+    "tiles": (300, 70, 200),
+    "outer": (1000, 1, 700),
+    "a vector": (9000, 90, 1),
+    "a vector, from the left": (1, 90, 9000),
+    "deep, a vector": (90, 9000, 1),
+    "deep, a vector from the left": (1, 9000, 90),
+    "deep, narrow": (200, 1100, 150),
+    "deep, wide": (260, 1100, 270),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("m", "k", "n"), WAYS.values(), ids=WAYS.keys())
+def test_each_way_to_compute_a_product(m, k, n, dtype):
+    """Whatever lies adjacent in memory: within what K roundings may do to the sum of sizes (Higham 2002, (3.5))."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    exact, bound = a.astype(np.longdouble) @ b, k * np.finfo(dtype).eps / 2 * (np.abs(a.astype(np.float64)) @ np.abs(b))
+    for a_mk in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2]):
+        for b_kn in (b, np.asfortranarray(b)):
+            c = matmul.matmul_forward_cpu(a_mk, b_kn)
+            assert c.dtype == dtype and c.shape == (m, n)
+            assert (np.abs(c - exact) <= bound).all()
 
 
 @pytest.mark.parametrize("back_end", ["reference", "auto"])
