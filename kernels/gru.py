@@ -15,23 +15,8 @@ from numba import njit
 from . import device_scan
 from .device_array import empty
 from .gates import ONE, TWO, sigmoid, tanh
-from .scan import (
-    CELL,
-    JIT,
-    ROWS,
-    add,
-    add_product,
-    checked,
-    over_slices,
-    panels,
-    product,
-    quarters,
-    rz_and_last,
-    slice_sums,
-    sum_of_outer_in_parts,
-    thirds,
-    unused,
-)
+from .panels import ROWS, add_product, panels, product
+from .scan import CELL, JIT, add, checked, over_slices, quarters, rz_and_last, slice_sums, sum_of_outer_in_parts, thirds, unused
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 

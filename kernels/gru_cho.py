@@ -14,22 +14,8 @@ from numba import njit
 from . import device_scan
 from .gates import ONE, TWO, sigmoid, tanh
 from .matmul import matmul_forward_cuda
-from .scan import (
-    CELL,
-    JIT,
-    ROWS,
-    add_product,
-    checked,
-    over_slices,
-    panels,
-    panels_both_ways,
-    product,
-    rz_and_last,
-    slice_sums,
-    sum_of_outer_in_parts,
-    thirds,
-    unused,
-)
+from .panels import ROWS, add_product, panels, panels_both_ways, product
+from .scan import CELL, JIT, checked, over_slices, rz_and_last, slice_sums, sum_of_outer_in_parts, thirds, unused
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 

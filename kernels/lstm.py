@@ -15,22 +15,8 @@ from numba import njit
 
 from . import device_scan
 from .gates import ONE, TWO, sigmoid, tanh
-from .scan import (
-    CELL,
-    JIT,
-    ROWS,
-    add,
-    add_product,
-    checked,
-    over_slices,
-    panels,
-    panels_both_ways,
-    product,
-    quarters,
-    slice_sums,
-    sum_of_outer,
-    unused,
-)
+from .panels import ROWS, add_product, panels, panels_both_ways, product
+from .scan import CELL, JIT, add, checked, over_slices, quarters, slice_sums, sum_of_outer, unused
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 

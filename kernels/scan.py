@@ -1,16 +1,10 @@
-"""What the recurrent scans share on the CPU: slices of the batch, and products with a weight that stays the same for all steps.
+"""What the recurrent scans share on the CPU: slices of the batch, and cells that are compiled as one loop over a slice.
 
 **No step waits for another thread.** The sequences of a batch do not touch each other, so each task takes a slice of ROWS of
 them through all time steps. Nothing synchronises inside a scan, and the state of a slice stays in the core's own cache. Slices
 depend on the batch alone, so results do not depend on the number of threads.
 
-**Nothing is packed twice.** A BLAS product first copies its right-hand matrix into an order of its own. For 16 rows that costs
-as much as the product. Here the weight is put into panels once for the whole scan,
-
-        b_kn:  | 0 | 1 | 2 |           ->          0, 1, 2 ...       each panel (k, WIDTH), contiguous
-
-and each product is small enough (blas.UNPACKED) for OpenBLAS's routine that does not copy, on processors with AVX-512. Measured
-on two cores: 225 GFLOP/s, where one call for the whole (16 x 128 by 128 x 512) product makes 80 to 130, a large square one 200.
+The weight is put into panels (`panels.py`) once for the whole scan.
 """
 
 import numpy as np
@@ -21,11 +15,8 @@ from numba.core.options import TargetOptions
 from . import blas
 from .gates import BRANCHLESS
 from .matmul import matmul_forward_cpu
+from .panels import ROWS
 from .threads import address_of, call
-
-ROWS = 16   # sequences in a slice
-WIDTH = 64  # columns in a panel
-DEEPEST = blas.UNPACKED // (ROWS * WIDTH)
 
 # contract lets a multiplication and an addition become one instruction.
 JIT = BRANCHLESS | {"cache": True}
@@ -52,43 +43,6 @@ def over_slices(body, batch, *arguments):
     """body(n0, n1, arguments) for every slice n0:n1 of the batch, on all threads."""
     blas.require()
     _over_slices(address_of(body, arguments[0].dtype, 0, batch, arguments), batch, arguments)
-
-
-def panels(b_kn):
-    """b in panels, one behind the other; the last may be narrower. 1-D."""
-    k, n = b_kn.shape
-    flat = np.empty(k * n, b_kn.dtype)
-    for n0 in range(0, n, WIDTH):
-        panel = b_kn[:, n0:n0 + WIDTH]
-        flat[k * n0:k * n0 + panel.size].reshape(panel.shape)[...] = panel
-    return flat
-
-
-@njit(cache=True)
-def product(a_mk, b_panels, beta, c_mn):
-    """c = a @ b + beta * c for b in panels."""
-    k, n = a_mk.shape[1], c_mn.shape[1]
-    for n0 in range(0, n, WIDTH):
-        n1 = min(n0 + WIDTH, n)
-        panel = b_panels[k * n0:k * n1].reshape(k, n1 - n0)
-        for k0 in range(0, k, DEEPEST):
-            k1 = min(k0 + DEEPEST, k)
-            blas.gemm(a_mk[:, k0:k1], panel[k0:k1], beta if k0 == 0 else 1.0, c_mn[:, n0:n1])
-
-
-@njit(cache=True)
-def add_product(a_mk, b_panels, c_mn):
-    """c += a @ b, if there is a b."""
-    if b_panels.size:
-        product(a_mk, b_panels, 1.0, c_mn)
-
-
-def panels_both_ways(w_gd, dtype):
-    """Panels of w^T, for forward products, and of w, for backward ones; nothing where w is None: nobody asked for it."""
-    if w_gd is None:
-        return np.empty(0, dtype), np.empty(0, dtype)
-    w_gd = np.asarray(w_gd, dtype)
-    return panels(w_gd.T), panels(w_gd)
 
 
 def sum_of_outer(d_tng, h_tnd):

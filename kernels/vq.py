@@ -1,11 +1,11 @@
-"""The nearest code on the CPU: one matrix product, cut into blocks whose scores never leave the cache.
+"""The nearest code on the CPU: a matrix product, a few vectors at a time, whose scores never leave the first-level cache.
 
     score_nk = |e_k|^2 / 2 - z_n . e_k          its argmin over k is that of |z_n - e_k|^2, which is 2 score_nk + |z_n|^2
 
               K codes
-         +----------------+     One task has a few hundred vectors. The product (BLAS, one thread) fills the block; a first
-    rows |   z_n . e_k    |     pass over each row finds the least score m, a second one which scores are at most m + margin.
-         +----------------+     Both run in vector lanes.
+         +----------------+     A task takes its vectors in slices of ROWS. The product, with the codes in panels (`panels.py`),
+    ROWS |   z_n . e_k    |     fills a slice's scores; a first pass over each row finds the least score m, a second one which
+         +----------------+     scores are at most m + margin. Both run in vector lanes.
 
 The product rounds, and may round otherwise in another BLAS. `margin` bounds what that can do to a score, so whatever the true
 nearest code is, it is among those of the second pass. There is nearly always one; where there are more (ties, and codes a hair
@@ -16,16 +16,17 @@ machine, and of equal distances it is the lowest index.
 import numpy as np
 from numba import njit, prange
 
-from . import blas, threads  # noqa: F401  threads: before the first kernel is compiled
+from . import blas
 from .device_array import dense_copy, empty, launch_sums
+from .panels import ROWS, panels, product
 
 available = blas.available
-BLOCK = 2**17       # scores in a block: half of a megabyte in float32
-MOST_ROWS = 256     # in a block; BLAS reads all codes once for so many vectors
+TASK = 16 * ROWS    # vectors
 LANES = {"reassoc", "contract"}  # a sum may run in vector lanes
+ROW = {"cache": True, "forceinline": True}  # a row is short: what would happen at each call counts
 
 
-@njit(cache=True, fastmath=LANES)
+@njit(**ROW, fastmath=LANES)
 def _square_sum(x_d):
     total = x_d.dtype.type(0)
     for d in range(len(x_d)):
@@ -33,15 +34,22 @@ def _square_sum(x_d):
     return total
 
 
-@njit(cache=True)
-def _least(bits_k):
+@njit(**ROW)
+def _scores(score_k, half_k, shift, bits_k):
+    """From products to scores, all positive; returns the bits of the least.
+
+    Positive floats are in the order of their bits, read as integers. A minimum of integers runs in vector lanes; one of floats
+    does not, for it has to look out for NaN.
+    """
+    for k in range(len(score_k)):
+        score_k[k] = half_k[k] - score_k[k] + shift
     least = bits_k[0]
     for k in range(len(bits_k)):
         least = min(least, bits_k[k])
     return least
 
 
-@njit(cache=True)
+@njit(**ROW)
 def _within(score_k, limit):
     """How many scores are at most `limit`, and the sum of their indices: the index, if there is one."""
     count, where = np.int32(0), np.int32(0)
@@ -52,7 +60,7 @@ def _within(score_k, limit):
     return count, where
 
 
-@njit(cache=True, fastmath=LANES)
+@njit(**ROW, fastmath=LANES)
 def _distance(z_d, code_d):
     total = 0.0
     for d in range(len(z_d)):
@@ -60,7 +68,7 @@ def _distance(z_d, code_d):
     return total
 
 
-@njit(cache=True)
+@njit(**ROW)
 def _distance_in_order(z_d, code_d):
     total = 0.0
     for d in range(len(z_d)):
@@ -69,16 +77,11 @@ def _distance_in_order(z_d, code_d):
     return total
 
 
-@njit(cache=True)
+@njit(**ROW)
 def _choose(z_d, codes_kd, half_k, largest, rounding, score_k, bits_k, least_bits):
     """The index of the nearest code. score (K,): z . e on entry, and overwritten; `bits` is the same memory as integers."""
     size = np.sqrt(_square_sum(z_d))
-    shift = size * largest  # no product is larger: all scores become positive
-    for k in range(len(score_k)):
-        score_k[k] = half_k[k] - score_k[k] + shift
-    # Positive floats are in the order of their bits, read as integers. A minimum of integers runs in vector lanes; one of
-    # floats does not, for it has to look out for NaN.
-    least_bits[0] = _least(bits_k)
+    least_bits[0] = _scores(score_k, half_k, size * largest, bits_k)  # no product is larger than the shift
     limit = least_bits.view(score_k.dtype)[0] + rounding * largest * (size + largest)
     count, where = _within(score_k, limit)
     if count == 1:
@@ -93,19 +96,19 @@ def _choose(z_d, codes_kd, half_k, largest, rounding, score_k, bits_k, least_bit
 
 
 @njit(cache=True, parallel=True)
-def _nearest(z_nd, codes_kd, codes_dk, half_k, largest, rounding, rows, bits, index_n, distance_n):
+def _nearest(z_nd, codes_kd, code_panels, half_k, largest, rounding, bits, index_n, distance_n):
     blas_threads = blas.only_one_thread()
     count = len(z_nd)
-    for block in prange((count + rows - 1) // rows):
-        start = block * rows
-        stop = min(start + rows, count)
-        score_nk = np.empty((stop - start, len(codes_kd)), z_nd.dtype)
+    for task in prange((count + TASK - 1) // TASK):
+        score_nk = np.empty((ROWS, len(codes_kd)), z_nd.dtype)
         bits_nk, least_bits = score_nk.view(bits), np.empty(1, bits)
-        blas.gemm(z_nd[start:stop], codes_dk, 0.0, score_nk)
-        for n in range(start, stop):
-            i = n - start
-            k = _choose(z_nd[n], codes_kd, half_k, largest, rounding, score_nk[i], bits_nk[i], least_bits)
-            index_n[n], distance_n[n] = k, _distance(z_nd[n], codes_kd[k])
+        for start in range(task * TASK, min((task + 1) * TASK, count), ROWS):
+            stop = min(start + ROWS, count)
+            product(z_nd[start:stop], code_panels, 0.0, score_nk[:stop - start])
+            for n in range(start, stop):
+                i = n - start
+                k = _choose(z_nd[n], codes_kd, half_k, largest, rounding, score_nk[i], bits_nk[i], least_bits)
+                index_n[n], distance_n[n] = k, _distance(z_nd[n], codes_kd[k])
     blas.restore_threads(blas_threads)
 
 
@@ -124,10 +127,8 @@ def vq_forward_cpu(z_nd, codes_kd):
     # A sum of D products of size at most |z| |e| is off by at most D eps |z| |e| (Higham 2002, section 3.1); so is half_k.
     # Twice, for the least score and the other one.
     rounding = dtype.type(2 * (size + 4) * np.finfo(dtype).eps)
-    rows = min(max(BLOCK // len(codes_kd), 1), MOST_ROWS)
-    codes_dk = np.ascontiguousarray(codes_kd.T)  # BLAS is a third faster on it than on a transposed view
     bits = np.int32 if dtype == np.float32 else np.int64
-    _nearest(z_nd, codes_kd, codes_dk, half_k, largest, rounding, rows, bits, index_n, distance_n)
+    _nearest(z_nd, codes_kd, panels(codes_kd.T), half_k, largest, rounding, bits, index_n, distance_n)
     return index_n, distance_n
 
 

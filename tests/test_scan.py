@@ -13,10 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from numba import config, types
-from numba.core.compiler import run_frontend
-from numba.core.registry import cpu_target
-from numba.core.typed_passes import type_inference_stage
 
 import minigen as mg
 from minigen import ops
@@ -340,20 +336,3 @@ def test_an_empty_batch(cell, back_end):
 def test_bad_shapes(cell, change, message):
     with pytest.raises(ValueError, match=f"^{cell.name}: {message}"):
         cell.f(*change(tensors(cell.inputs(5, 4, 3))))
-
-
-@EACH
-@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
-def test_a_compiled_cell_computes_float32_in_float32(cell):
-    """A plain 1 beside a float32 makes a float64: right, and half as fast."""
-    kernels = importlib.import_module(f"minigen.kernels.{cell.name}")
-    typing, target = cpu_target.typing_context, cpu_target.target_context
-    typing.refresh()
-    target.refresh()
-    cells = {name: f for name, f in vars(kernels).items() if name.startswith("_cell")}
-    assert len(cells) >= 4
-    for name, f in cells.items():
-        rows = (types.float32[::1],) * f.py_func.__code__.co_argcount
-        inferred = type_inference_stage(typing, target, run_frontend(f.py_func), rows, None).typemap
-        found = {kind for kind in inferred.values() if isinstance(kind, types.Float)}
-        assert found == {types.float32}, name
