@@ -31,7 +31,7 @@ from . import blas, winograd
 from .device_array import dense_copy, empty, launch_each, launch_gemm, launch_sums
 from .threads import address_of, call
 from .transpose import transpose
-from .unfold import as_plan, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
+from .unfold import ZERO, as_plan, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
 
 # --- one block of images, one thread ----------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ def _weight(t, workers, plan_p, x_flat, w_qok, y_flat, cols_flat, block_flat):
             images, length = n1 - n0, (n1 - n0) * plan.h_out * plan.w_out
             beta = 0.0 if n0 == first * plan.block else 1.0
             if plan.plain:
-                transpose(x_flat, n0 * plan.c_in * length, length, plan.c_in, length, cols_flat, 0, plan.c_in)
+                transpose(x_flat, n0 * plan.c_in * length, length, plan.c_in, length, cols_flat, ZERO, plan.c_in)
                 pixels = cols_flat[:length * plan.c_in].reshape(length, plan.c_in)
                 blas.gemm(_image(y_flat, n0, plan.c_out, length), pixels, beta, w_qok[part])
                 continue

@@ -16,7 +16,21 @@ from . import device_scan
 from .device_array import empty
 from .gates import ONE, TWO, sigmoid, tanh
 from .panels import ROWS, add_product, panels, product
-from .scan import CELL, JIT, add, checked, over_slices, quarters, rz_and_last, slice_sums, sum_of_outer_in_parts, thirds, unused
+from .scan import (
+    CELL,
+    JIT,
+    add,
+    checked,
+    clear,
+    copy,
+    over_slices,
+    quarters,
+    rz_and_last,
+    slice_sums,
+    sum_of_outer_in_parts,
+    thirds,
+    unused,
+)
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
@@ -41,8 +55,8 @@ def _forward(n0, n1, arguments):
         for n in range(n0, n1):
             _cell(u[n - n0], x_tng[t, n], bias_b, h_tnd[t, n], gates_tnb[t, n], h_tnd[t + 1, n])
             if not mask_tn[t, n]:
-                h_tnd[t + 1, n] = h_tnd[t, n]
-                gates_tnb[t, n] = 0
+                copy(h_tnd[t + 1, n], h_tnd[t, n])
+                clear(gates_tnb[t, n])
 
 
 def gru_forward_cpu(x_tng, h0_nd, w_gd, bias_b, mask_tn):
@@ -83,7 +97,8 @@ def _backward(n0, n1, arguments):
                 _cell_backward(dh_tnd[t, n], gates_tnb[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], dq_tnd[t, n], dbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                d_tng[t, n], dq_tnd[t, n] = 0, 0
+                clear(d_tng[t, n])
+                clear(dq_tnd[t, n])
         product(d_tng[t, n0:n1, :2 * size], rz_panels, 1.0, dh_nd[n0:n1])
         product(dq_tnd[t, n0:n1], q_panels, 1.0, dh_nd[n0:n1])
 
@@ -156,7 +171,7 @@ def _double_backward(n0, n1, arguments):
             _cell_tangent(vu[n - n0], v_tng[t, n], vbias_b, gates_tnb[t, n], h_tnd[t, n], vh_tnd[t, n], vgates_tnb[t, n],
                           vh_tnd[t + 1, n])
             if not mask_tn[t, n]:
-                vh_tnd[t + 1, n] = vh_tnd[t, n]
+                copy(vh_tnd[t + 1, n], vh_tnd[t, n])
     rz, vdbias = 2 * h_tnd.shape[2], vdbias_sb[n0 // ROWS]
     for t in range(v_tng.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
@@ -165,7 +180,9 @@ def _double_backward(n0, n1, arguments):
                                        dh_nd[n], vdh_nd[n], dq_tnd[t, n], vd_tng[t, n], vdq_tnd[t, n], vdbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                vd_tng[t, n], dq_tnd[t, n], vdq_tnd[t, n] = 0, 0, 0
+                clear(vd_tng[t, n])
+                clear(dq_tnd[t, n])
+                clear(vdq_tnd[t, n])
         product(d_tng[t, n0:n1, :rz], rz_backward, 1.0, dh_nd[n0:n1])
         product(dq_tnd[t, n0:n1], q_backward, 1.0, dh_nd[n0:n1])
         add_product(d_tng[t, n0:n1, :rz], vrz_backward, vdh_nd[n0:n1])

@@ -15,7 +15,7 @@ from . import device_scan
 from .gates import ONE, TWO, sigmoid, tanh
 from .matmul import matmul_forward_cuda
 from .panels import ROWS, add_product, panels, panels_both_ways, product
-from .scan import CELL, JIT, checked, over_slices, rz_and_last, slice_sums, sum_of_outer_in_parts, thirds, unused
+from .scan import CELL, JIT, checked, clear, copy, over_slices, rz_and_last, slice_sums, sum_of_outer_in_parts, thirds, unused
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
@@ -53,8 +53,8 @@ def _forward(n0, n1, arguments):
         for n in range(n0, n1):
             _cell(un[n - n0], x_tng[t, n], bias_g, h_tnd[t, n], gates_tng[t, n], h_tnd[t + 1, n])
             if not mask_tn[t, n]:
-                h_tnd[t + 1, n] = h_tnd[t, n]
-                gates_tng[t, n] = 0
+                copy(h_tnd[t + 1, n], h_tnd[t, n])
+                clear(gates_tng[t, n])
 
 
 def gru_cho_forward_cpu(x_tng, h0_nd, w_gd, bias_g, mask_tn):
@@ -104,7 +104,8 @@ def _backward(n0, n1, arguments):
             if mask_tn[t, n]:
                 _cell_backward_rz(dp[n - n0], gates_tng[t, n], h_tnd[t, n], dh_nd[n], d_tng[t, n], p_tnd[t, n], dbias)
             else:
-                d_tng[t, n], p_tnd[t, n] = 0, 0
+                clear(d_tng[t, n])
+                clear(p_tnd[t, n])
         product(d_tng[t, n0:n1, :rz], rz_panels, 1.0, dh_nd[n0:n1])
 
 
@@ -193,7 +194,7 @@ def _double_backward(n0, n1, arguments):
             _cell_tangent(vun[n - n0], v_tng[t, n], vbias_g, gates_tng[t, n], h_tnd[t, n], vh_tnd[t, n], vgates_tng[t, n],
                           vh_tnd[t + 1, n])
             if not mask_tn[t, n]:
-                vh_tnd[t + 1, n] = vh_tnd[t, n]
+                copy(vh_tnd[t + 1, n], vh_tnd[t, n])
     dp, vdp = np.empty((rows, size), real), np.empty((rows, size), real)
     for t in range(v_tng.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
@@ -206,7 +207,7 @@ def _double_backward(n0, n1, arguments):
                 _cell_backward_tangent_rz(dp[n - n0], vdp[n - n0], gates_tng[t, n], vgates_tng[t, n], h_tnd[t, n],
                                           vh_tnd[t, n], dh_nd[n], vdh_nd[n], vd_tng[t, n], vdbias)
             else:
-                vd_tng[t, n] = 0
+                clear(vd_tng[t, n])
         product(d_tng[t, n0:n1, :rz], rz_backward, 1.0, dh_nd[n0:n1])
         add_product(d_tng[t, n0:n1, :rz], vrz_backward, vdh_nd[n0:n1])
         product(vd_tng[t, n0:n1, :rz], rz_backward, 1.0, vdh_nd[n0:n1])

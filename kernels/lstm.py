@@ -16,7 +16,7 @@ from numba import njit
 from . import device_scan
 from .gates import ONE, TWO, sigmoid, tanh
 from .panels import ROWS, add_product, panels, panels_both_ways, product
-from .scan import CELL, JIT, add, checked, over_slices, quarters, slice_sums, sum_of_outer, unused
+from .scan import CELL, JIT, add, checked, clear, copy, over_slices, quarters, slice_sums, sum_of_outer, unused
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
@@ -43,9 +43,9 @@ def _forward(n0, n1, arguments):
         for n in range(n0, n1):
             _cell(u[n - n0], x_tng[t, n], bias_g, c_tnd[t, n], gates_tng[t, n], c_tnd[t + 1, n], h_tnd[t + 1, n])
             if not mask_tn[t, n]:
-                c_tnd[t + 1, n] = c_tnd[t, n]
-                h_tnd[t + 1, n] = h_tnd[t, n]
-                gates_tng[t, n] = 0
+                copy(c_tnd[t + 1, n], c_tnd[t, n])
+                copy(h_tnd[t + 1, n], h_tnd[t, n])
+                clear(gates_tng[t, n])
 
 
 def lstm_forward_cpu(x_tng, h0_nd, c0_nd, w_gd, bias_g, mask_tn):
@@ -91,7 +91,7 @@ def _backward(n0, n1, arguments):
                                dbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                d_tng[t, n] = 0
+                clear(d_tng[t, n])
         product(d_tng[t, n0:n1], w_panels, 1.0, dh_nd[n0:n1])
 
 
@@ -159,8 +159,8 @@ def _double_backward(n0, n1, arguments):
             _cell_tangent(vu[n - n0], v_tng[t, n], vbias_g, gates_tng[t, n], c_tnd[t, n], vc_tnd[t, n], c_tnd[t + 1, n],
                           vgates_tng[t, n], vc_tnd[t + 1, n], vh_tnd[t + 1, n])
             if not mask_tn[t, n]:
-                vc_tnd[t + 1, n] = vc_tnd[t, n]
-                vh_tnd[t + 1, n] = vh_tnd[t, n]
+                copy(vc_tnd[t + 1, n], vc_tnd[t, n])
+                copy(vh_tnd[t + 1, n], vh_tnd[t, n])
     vdbias = vdbias_sg[n0 // ROWS]
     for t in range(v_tng.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
@@ -170,7 +170,7 @@ def _double_backward(n0, n1, arguments):
                     vc_tnd[t + 1, n], dh_nd[n], dc_nd[n], vdh_nd[n], vdc_nd[n], vd_tng[t, n], vdbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                vd_tng[t, n] = 0
+                clear(vd_tng[t, n])
         product(d_tng[t, n0:n1], w_backward, 1.0, dh_nd[n0:n1])
         add_product(d_tng[t, n0:n1], vw_backward, vdh_nd[n0:n1])
         product(vd_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])

@@ -9,7 +9,7 @@ from numba import njit
 from . import device_scan
 from .gates import ONE, TWO, tanh
 from .panels import ROWS, add_product, panels, panels_both_ways, product
-from .scan import CELL, JIT, add, checked, over_slices, slice_sums, sum_of_outer, unused
+from .scan import CELL, JIT, add, checked, clear, copy, over_slices, slice_sums, sum_of_outer, unused
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
@@ -30,7 +30,7 @@ def _forward(n0, n1, arguments):
             if mask_tn[t, n]:
                 _cell(u[n - n0], x_tng[t, n], bias_g, h_tnd[t + 1, n])
             else:
-                h_tnd[t + 1, n] = h_tnd[t, n]
+                copy(h_tnd[t + 1, n], h_tnd[t, n])
 
 
 def rnn_forward_cpu(x_tng, h0_nd, w_gd, bias_g, mask_tn):
@@ -63,7 +63,7 @@ def _backward(n0, n1, arguments):
                 _cell_backward(dh_tnd[t, n], h_tnd[t + 1, n], dh_nd[n], d_tng[t, n], dbias_sg[n0 // ROWS])
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                d_tng[t, n] = 0
+                clear(d_tng[t, n])
         product(d_tng[t, n0:n1], w_panels, 1.0, dh_nd[n0:n1])
 
 
@@ -108,7 +108,7 @@ def _double_backward(n0, n1, arguments):
             if mask_tn[t, n]:
                 _cell_tangent(vu[n - n0], v_tng[t, n], vbias_g, h_tnd[t + 1, n], vh_tnd[t + 1, n])
             else:
-                vh_tnd[t + 1, n] = vh_tnd[t, n]
+                copy(vh_tnd[t + 1, n], vh_tnd[t, n])
     vdbias = vdbias_sg[n0 // ROWS]
     for t in range(v_tng.shape[0] - 1, -1, -1):
         for n in range(n0, n1):
@@ -117,7 +117,7 @@ def _double_backward(n0, n1, arguments):
                                        vdbias)
             else:
                 add(dh_nd[n], dh_tnd[t, n])
-                vd_tng[t, n] = 0
+                clear(vd_tng[t, n])
         product(d_tng[t, n0:n1], w_backward, 1.0, dh_nd[n0:n1])
         add_product(d_tng[t, n0:n1], vw_backward, vdh_nd[n0:n1])
         product(vd_tng[t, n0:n1], w_backward, 1.0, vdh_nd[n0:n1])

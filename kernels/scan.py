@@ -58,6 +58,20 @@ def add(total, more):
         total[j] += more[j]
 
 
+# `to[:] = source` and `row[:] = 0` do the same, and take two seconds to compile: they say what does not fit.
+
+@njit(**CELL)
+def copy(to, source):
+    for j in range(to.size):
+        to[j] = source[j]
+
+
+@njit(**CELL)
+def clear(row):
+    for j in range(row.size):
+        row[j] = 0
+
+
 @njit(cache=True)
 def thirds(row):
     """The parts of a row of three gates: views."""

@@ -30,6 +30,7 @@ import numpy as np
 from numba import njit
 
 _u = np.uintp
+ZERO = np.int64(0)      # for a plain 0 in a call Numba would compile what is called once more, as what it is for 0 alone
 
 
 class Plan(NamedTuple):

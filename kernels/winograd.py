@@ -35,6 +35,7 @@ from numba import get_num_threads, njit, prange
 from . import blas
 from .threads import address_of, call
 from .transpose import transpose
+from .unfold import ZERO
 
 # taps: B, A, G, each with a row for every multiplication
 MATRICES = {
@@ -48,6 +49,7 @@ LEAST = 16              # tiles that pay for mapping the weights
 MAP = 25                # multiply-adds in the time that mapping one number takes
 PART = 1024             # tiles that pay for one more partial sum of a weight gradient
 AT_ONCE = 16            # outputs whose weights are mapped together: their numbers fill a cache line
+ONE = np.int64(1)       # as ZERO in unfold.py
 
 
 class Tiling(NamedTuple):
@@ -135,7 +137,7 @@ def _map(t_qk, image, i0, i1, wide, stride, channels, tiles_ptc, at, row):
     for i in range(i0, i1):
         for phase in range(stride):
             for q_y in range(places):
-                _add_rows(t_qk, q_y, image, (OUT * i * stride + phase) * width, stride * width, row, 0, width, True)
+                _add_rows(t_qk, q_y, image, (OUT * i * stride + phase) * width, stride * width, row, ZERO, width, True)
                 for j in range(wide):
                     to = q_y * places * place + (at + (i - i0) * wide + j) * depth + phase * run
                     for q_x in range(places):
@@ -159,7 +161,7 @@ def _map_back(t_kq, tiles_ptc, at, i0, i1, wide, stride, channels, image, row):
                         _add_rows(t_kq, k, tiles, start, place, row, q_y * width + (OUT * j + k) * run, run, False)
             for k in range(taps):
                 to = ((OUT * i + k) * stride + phase) * width
-                _add_rows(t_kq, k, row, 0, width, image, to, width, False)
+                _add_rows(t_kq, k, row, ZERO, width, image, to, width, False)
 
 
 # --- images and tiles -------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ def _forward(t, workers, tiling_p, maps, x, u_pco, y, v_ptc, m_pto, image, row):
             _to_tiles(maps[0], x, n0, n1, i0, i1, p.high, p.wide, p.stride, p.pad_y, p.pad_x, v_ptc, image[0], row)
             for q in range(u_pco.shape[0]):
                 blas.gemm(v_ptc[q, :tiles], u_pco[q], 0.0, m_pto[q, :tiles])
-            _from_tiles(maps[4], m_pto, 0, n0, n1, i0, i1, p.high, p.wide, 1, 0, 0, y, image[1], row)
+            _from_tiles(maps[4], m_pto, ZERO, n0, n1, i0, i1, p.high, p.wide, ONE, ZERO, ZERO, y, image[1], row)
 
 
 @njit(cache=True)
@@ -224,10 +226,10 @@ def _transpose(t, workers, tiling_p, maps, x, u_poc, y, v_ptc, m_pto, image, row
         for i0 in range(0, p.high, p.strip):
             i1 = min(i0 + p.strip, p.high)
             tiles = (n1 - n0) * (i1 - i0) * p.wide
-            _to_tiles(maps[1], y, n0, n1, i0, i1, p.high, p.wide, 1, 0, 0, m_pto, image[1], row)
+            _to_tiles(maps[1], y, n0, n1, i0, i1, p.high, p.wide, ONE, ZERO, ZERO, m_pto, image[1], row)
             for q in range(u_poc.shape[0]):
                 blas.gemm(m_pto[q, :tiles], u_poc[q], 0.0, v_ptc[q, :tiles])
-            _from_tiles(maps[3], v_ptc, 0, n0, n1, i0, i1, p.high, p.wide, p.stride, p.pad_y, p.pad_x, x, image[0], row)
+            _from_tiles(maps[3], v_ptc, ZERO, n0, n1, i0, i1, p.high, p.wide, p.stride, p.pad_y, p.pad_x, x, image[0], row)
 
 
 @njit(cache=True)
@@ -243,7 +245,7 @@ def _weight(t, workers, tiling_p, maps, x, u_qoc, y, v_ptc, m_pto, image, row):
                 i1 = min(i0 + p.strip, p.high)
                 tiles = (n1 - n0) * (i1 - i0) * p.wide
                 _to_tiles(maps[0], x, n0, n1, i0, i1, p.high, p.wide, p.stride, p.pad_y, p.pad_x, v_ptc, image[0], row)
-                _to_tiles(maps[1], y, n0, n1, i0, i1, p.high, p.wide, 1, 0, 0, m_pto, image[1], row)
+                _to_tiles(maps[1], y, n0, n1, i0, i1, p.high, p.wide, ONE, ZERO, ZERO, m_pto, image[1], row)
                 for q in range(places):
                     blas.gemm(m_pto[q, :tiles].T, v_ptc[q, :tiles], 0.0 if n0 == first and i0 == 0 else 1.0,
                               u_qoc[part * places + q])
@@ -256,7 +258,7 @@ def _map_weights(t, workers, tiling_p, maps, w_oikk, u, y, v_ptc, m_pto, image, 
     v_flat, u_flat, depth = v_ptc.reshape(v_ptc.size), u.reshape(u.size), v_ptc.shape[2]
     for o0 in range(t * AT_ONCE, p.c_out, workers * AT_ONCE):
         o1 = min(o0 + AT_ONCE, p.c_out)
-        _to_tiles(maps[2], w_oikk, o0, o1, 0, 1, 1, 1, p.stride, 0, 0, v_ptc, image[0], row)
+        _to_tiles(maps[2], w_oikk, o0, o1, ZERO, ONE, ONE, ONE, p.stride, ZERO, ZERO, v_ptc, image[0], row)
         for q in range(v_ptc.shape[0]):
             if p.turned:
                 transpose(v_flat, q * v_ptc.shape[1] * depth, depth, o1 - o0, depth, u_flat, q * depth * p.c_out + o0, p.c_out)
@@ -276,7 +278,7 @@ def _map_weights_back(t, workers, tiling_p, maps, w_oikk, u_qoc, y, v_ptc, m_pto
                 first, to = ((part * places + q) * p.c_out + o) * depth, (q * p.c_out + o) * depth
                 for l in range(depth):
                     u_flat[np.uintp(to + l)] += u_flat[np.uintp(first + l)]
-        _from_tiles(maps[5], u_qoc, o, o, o + 1, 0, 1, 1, 1, p.stride, 0, 0, w_oikk, image[0], row)
+        _from_tiles(maps[5], u_qoc, o, o, o + 1, ZERO, ONE, ONE, ONE, p.stride, ZERO, ZERO, w_oikk, image[0], row)
 
 
 @njit(cache=True, parallel=True)
