@@ -32,6 +32,7 @@ from . import blas, layout
 from .bias_act import bias_act_in_place
 from .cuda import launch
 from .device_array import dense_copy, empty, launch_gemm, origin
+from .threads import in_any_order
 
 SMALL = 200_000     # multiply-adds: about 2 microseconds on one core
 NARROW = 32         # rows or columns a tile has at least
@@ -139,10 +140,10 @@ def _times_vector(a_mk, x_k, y_m):
     m, k = a_mk.shape
     if _is_deep(m, 1, k):
         parts_pm = np.empty((min(MOST_PARTS, k // DEPTH), m), y_m.dtype)
-        _deep_vector(a_mk, x_k, parts_pm)
+        in_any_order(_deep_vector, a_mk, x_k, parts_pm)
         np.sum(parts_pm, axis=0, out=y_m)
     else:
-        _pieces(a_mk, x_k, y_m, _cut(m, 4))
+        in_any_order(_pieces, a_mk, x_k, y_m, _cut(m, 4))
 
 
 def _is_deep(m, n, k):
@@ -152,6 +153,8 @@ def _is_deep(m, n, k):
 def _adjacent(matrix):
     """The matrix itself if its rows or its columns lie adjacent in memory, one behind the other; otherwise a copy."""
     (rows, columns), (down, across), item = matrix.shape, matrix.strides, matrix.itemsize
+    if not matrix.flags.aligned:
+        return matrix.copy()
     if (across == item and down >= item * columns) or (down == item and across >= item * rows):
         return matrix
     return np.ascontiguousarray(matrix)
@@ -172,19 +175,19 @@ def matmul_forward_cpu(a_mk, b_kn):
     a_mk, b_kn = _adjacent(a_mk), _adjacent(b_kn)
     c_mn = np.empty((m, n), a_mk.dtype)
     if m * n * k < SMALL:
-        _one(a_mk, b_kn, c_mn)
+        in_any_order(_one, a_mk, b_kn, c_mn)
     elif n == 1:
         _times_vector(a_mk, np.ascontiguousarray(b_kn[:, 0]), c_mn.reshape(m))
     elif m == 1:
         _times_vector(b_kn.T, np.ascontiguousarray(a_mk[0]), c_mn.reshape(n))
     elif k == 1:
-        _outer(np.ascontiguousarray(a_mk[:, 0]), np.ascontiguousarray(b_kn[0]), c_mn)
+        in_any_order(_outer, np.ascontiguousarray(a_mk[:, 0]), np.ascontiguousarray(b_kn[0]), c_mn)
     elif _is_deep(m, n, k):
         parts_pmn = np.empty((min(MOST_PARTS, k // DEPTH), m, n), c_mn.dtype)
-        _deep(a_mk, b_kn, parts_pmn, *_block(m, n))
+        in_any_order(_deep, a_mk, b_kn, parts_pmn, *_block(m, n))
         np.sum(parts_pmn, axis=0, out=c_mn)
     else:
-        _tiles(a_mk, b_kn, c_mn, *_tile(m, n, k))
+        in_any_order(_tiles, a_mk, b_kn, c_mn, *_tile(m, n, k))
     return c_mn
 
 

@@ -10,6 +10,9 @@ mask), or fewer where a container has been given a smaller share of time.
 therefore compiled by itself, and the loop is given its address:
 
     call(address_of(body, real, *arguments), *arguments)          the same as          body(*arguments)
+
+And it compiles a function anew for each order in which the numbers of a matrix may lie in memory. `in_any_order(f, *arguments)`
+does what f(*arguments) does, and is compiled once.
 """
 
 import contextlib
@@ -101,6 +104,23 @@ def address_of(body, real, *arguments):
         compiled = body.overloads[types]
         _addresses[body, real] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return _addresses[body, real]
+
+
+_in_any_order: set = set()
+
+
+def in_any_order(function, first, *others):
+    """function(first, *others): an @njit function that writes to the last of its arrays only; the others may be read-only."""
+    if (function, first.dtype) not in _in_any_order and not numba.config.DISABLE_JIT:
+        kinds = [numba.typeof(a) for a in (first, *others)]
+        arrays = [i for i, kind in enumerate(kinds) if isinstance(kind, numba.types.Array)]
+        for i in arrays:
+            kinds[i] = kinds[i].copy(layout="A" if kinds[i].ndim > 1 else "C", readonly=i != arrays[-1])
+        function.disable_compile(False)
+        function.compile(tuple(kinds))
+        function.disable_compile()
+        _in_any_order.add((function, first.dtype))
+    return function(first, *others)
 
 
 def call(address, *arguments):

@@ -84,6 +84,15 @@ def test_each_way_to_compute_a_product(m, k, n, dtype):
             assert (np.abs(c - exact) <= bound).all()
 
 
+@pytest.mark.parametrize(("m", "k", "n"), WAYS.values(), ids=WAYS.keys())
+def test_what_is_multiplied_may_be_read_only_or_lie_at_odd_addresses(m, k, n):
+    a, b = np.ones((m, k), np.float32), np.broadcast_to(np.float32(2), (k, n))
+    odd = np.frombuffer(b"-" + a.tobytes(), np.uint8)[1:].view(np.float32).reshape(m, k)
+    assert not odd.flags.aligned
+    for a_mk in (a, odd):
+        np.testing.assert_array_equal(matmul.matmul_forward_cpu(a_mk, b), np.full((m, n), 2 * k, np.float32))
+
+
 @pytest.mark.parametrize("back_end", ["reference", "auto"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("leading", [(3,), (2, 5), (), (1,), (70,)])
