@@ -36,8 +36,9 @@ from .unfold import ZERO, as_plan, first_column, fold, gather, make_plan, matrix
 # --- one block of images, one thread ----------------------------------------------------------------------------------
 
 @njit(cache=True)
-def _by_shift(w_oikk, plan):
+def _by_shift(w_oikk, plan_p):
     """(o, c, ky, kx) -> (shift, o, (c, ty, kx)), where ky is one or the other."""
+    plan = as_plan(plan_p)
     w_sok = np.empty((plan.shifts, plan.c_out, plan.c_in * plan.taps_y * plan.kw), w_oikk.dtype)
     for o in range(plan.c_out):
         for c in range(plan.c_in):
@@ -131,7 +132,8 @@ def _share(body, workers, plan_p, x_flat, w, y_flat, cols_tk, block_tk):
 
 
 @njit(cache=True)
-def _sum_parts(w_qok, plan, w_oikk):
+def _sum_parts(w_qok, plan_p, w_oikk):
+    plan = as_plan(plan_p)
     for o in range(plan.c_out):
         for c in range(plan.c_in):
             for ky in range(plan.kh):
@@ -173,13 +175,13 @@ def _plan_for(x_shape, w_shape, y_shape, stride, padding, dilation):
     return plan
 
 
-def _run(body, plan, x_nihw, w, y_nohw):
+def _run(body, plan, plan_p, x_nihw, w, y_nohw):
     """`body` on all threads, each with the columns of one block, and its part of y when several images share it."""
     workers = get_num_threads()
     lines, columns = plan.c_in * plan.taps_y * plan.kw, plan.phases * plan.rows * plan.block * plan.w_out
     cols = np.empty((workers, max(lines * (columns + 15), columns * (lines + 15))), w.dtype)
     block = np.empty((workers, plan.c_out * (plan.block * plan.h_out * plan.w_out + 15) if plan.block > 1 else 0), w.dtype)
-    plan_p, x_flat, y_flat = np.array(plan, np.int64), x_nihw.reshape(-1), y_nohw.reshape(-1)
+    x_flat, y_flat = x_nihw.reshape(-1), y_nohw.reshape(-1)
     body = address_of(body, w.dtype, 0, workers, plan_p, x_flat, w, y_flat, cols[0], block[0])
     _share(body, workers, plan_p, x_flat, w, y_flat, cols, block)
 
@@ -199,7 +201,8 @@ def conv2d_forward_cpu(x_nihw, w_oikk, stride, padding, dilation):
     elif fast := winograd.tiling(plan):
         winograd.conv2d(fast, x_nihw, w_oikk, y_nohw)
     else:
-        _run(_forward, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
+        plan_p = np.array(plan, np.int64)
+        _run(_forward, plan, plan_p, x_nihw, _by_shift(w_oikk, plan_p), y_nohw)
     return y_nohw
 
 
@@ -217,7 +220,8 @@ def conv_transpose2d_forward_cpu(y_nohw, w_oikk, stride, padding, dilation, size
     elif fast := winograd.tiling(plan):
         winograd.conv_transpose2d(fast, x_nihw, w_oikk, y_nohw)
     else:
-        _run(_transpose, plan, x_nihw, _by_shift(w_oikk, plan), y_nohw)
+        plan_p = np.array(plan, np.int64)
+        _run(_transpose, plan, plan_p, x_nihw, _by_shift(w_oikk, plan_p), y_nohw)
     return x_nihw
 
 
@@ -233,9 +237,10 @@ def conv2d_weight_grad_forward_cpu(x_nihw, y_nohw, stride, padding, dilation, ke
     if fast := winograd.tiling(plan):
         winograd.conv2d_weight_grad(fast, x_nihw, w_oikk, y_nohw)
         return w_oikk
+    plan_p = np.array(plan, np.int64)
     w_qok = np.empty((plan.parts * plan.shifts, plan.c_out, plan.c_in * plan.taps_y * plan.kw), x_nihw.dtype)
-    _run(_weight, plan, x_nihw, w_qok, y_nohw)
-    _sum_parts(w_qok, plan, w_oikk)
+    _run(_weight, plan, plan_p, x_nihw, w_qok, y_nohw)
+    _sum_parts(w_qok, plan_p, w_oikk)
     return w_oikk
 
 
