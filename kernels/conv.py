@@ -133,17 +133,17 @@ def _share(body, workers, plan_p, x_flat, w, y_flat, cols_tk, block_tk):
 
 @njit(cache=True)
 def _sum_parts(w_qok, plan_p, w_oikk):
-    plan = as_plan(plan_p)
+    plan, flat = as_plan(plan_p), w_qok.reshape(w_qok.size)
+    size = np.uintp(w_qok.size // plan.parts)
+    for part in range(np.uintp(1), np.uintp(plan.parts)):
+        for l in range(size):
+            flat[l] += flat[part * size + l]
     for o in range(plan.c_out):
         for c in range(plan.c_in):
             for ky in range(plan.kh):
                 shift, ty = (0, ky) if plan.shifts == 1 else (ky, 0)
                 for kx in range(plan.kw):
-                    k = (c * plan.taps_y + ty) * plan.kw + kx
-                    total = w_qok[shift, o, k]
-                    for part in range(1, plan.parts):
-                        total += w_qok[part * plan.shifts + shift, o, k]
-                    w_oikk[o, c, ky, kx] = total
+                    w_oikk[o, c, ky, kx] = w_qok[shift, o, (c * plan.taps_y + ty) * plan.kw + kx]
 
 
 # --- the public names -------------------------------------------------------------------------------------------------
