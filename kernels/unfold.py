@@ -247,24 +247,26 @@ def unfold_rows(x_flat, n0, n1, plan, rows):
     """rows[(phase, row, n, j), (c, ty, kx)]: the transpose of `unfold`, whose runs are the horizontal taps of one position."""
     images, step = n1 - n0, plan.stride_x * plan.pitch
     pixels = np.zeros(plan.height * images * step, rows.dtype)
-    rows_flat = rows.reshape(rows.size)
+    rows_flat, pitch, stride = rows.reshape(rows.size), _u(rows.shape[1]), _u(plan.stride_x)
     for c in range(plan.c_in):
         _sort(x_flat, n0, n1, c, plan, np.int64(1), pixels)      # unsorted, that is
         for ty in range(plan.taps_y):
-            at = (c * plan.taps_y + ty) * plan.kw
+            at = _u((c * plan.taps_y + ty) * plan.kw)
             for phase in range(plan.phases):
                 for row in range(plan.rows):
                     h = row * plan.stride_y + phase + ty * plan.step_y
                     for n in range(images):
-                        start = (h * images + n) * step
+                        start = _u((h * images + n) * step)
                         for _ in range(plan.w_out):
-                            if plan.step_x == 1:
-                                _move_loosely(rows_flat, at, pixels, start, plan.kw)
-                            else:
+                            if plan.step_x > 1:
                                 for kx in range(plan.kw):
-                                    rows_flat[_u(at + kx)] = pixels[_u(start + kx * plan.step_x)]
-                            at += rows.shape[1]
-                            start += plan.stride_x
+                                    rows_flat[at + _u(kx)] = pixels[start + _u(kx * plan.step_x)]
+                            elif plan.kw <= 8:
+                                _move8(rows_flat, at, pixels, start)
+                            else:
+                                _move_loosely(rows_flat, at, pixels, start, plan.kw)
+                            at += pitch
+                            start += stride
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
