@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     failed = 0
     for name, module in modules.items():
         try:
-            found[name], disagreed = _measure(name, options, variants)
+            found[name], disagreed, profiled = _measure(name, options, variants)
         except RuntimeError as e:
             print(f"{name}: {e}", file=sys.stderr)
             failed += 1
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
         limits = limits.raised(ceilings.measure(min(0.5, options.seconds), options.device))
         for each, entry in found.items():
             entry["floor_ms"] = 1e3 * limits.seconds(flops[each])
+        if profiled:
+            profile.show(name, profiled, limits, flops[name])
         # Now and not at the end, so that what was found stays if the rest is stopped.
         report.write_json(options.json, {"device": options.device, "steps": found, "ceilings": vars(limits)}, options.device)
     _show(found, limits, variants)
@@ -117,8 +119,10 @@ def _twin(module: ModuleType, step: Step, where: str, variant: Variant) -> Any:
     return Graphed(twin) if variant.graph else twin
 
 
-def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) -> tuple[Entry, bool]:
-    """minigen's step, and those of PyTorch that agree with it, in turns; and whether one disagreed."""
+def _measure(
+    name: str, options: argparse.Namespace, variants: list[Variant]
+) -> tuple[Entry, bool, profile.Profile | None]:
+    """minigen's step, and those of PyTorch that agree with it, in turns; whether one disagreed; where minigen's time goes."""
     entry: Entry = {}
     refused: dict[str, Exception] = {}
     with ExitStack() as stack:
@@ -145,8 +149,7 @@ def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) ->
         for block in blocks.values():
             block(0)  # minigen compiles
         times = clock.alternate(blocks, options.seconds)
-        if options.profile:
-            profile.show(name, workers["minigen"].call("profile", options.seconds))
+        profiled = workers["minigen"].call("profile", options.seconds) if options.profile else None
     entry |= times["minigen"].milliseconds()
     if "graph" in times:
         entry |= times["graph"].milliseconds("graph_")
@@ -156,7 +159,7 @@ def _measure(name: str, options: argparse.Namespace, variants: list[Variant]) ->
             entry[v.ratio] = entry[f"{v.key}_median_ms"] / entry["median_ms"]
     if refused:
         entry["refused"] = {key: str(e) for key, e in refused.items()}
-    return entry, any(isinstance(e, Disagreement) for e in refused.values())
+    return entry, any(isinstance(e, Disagreement) for e in refused.values()), profiled
 
 
 def _compare(name: str, where: str, variants: list[Variant], entry: Entry, refused: dict[str, Exception]) -> None:
