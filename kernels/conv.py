@@ -28,6 +28,8 @@ Blocks go to threads. Every number is summed by one thread, in an order fixed by
 on the number of threads. Layouts and the meaning of all arguments are those of torch.nn.functional.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 
@@ -39,17 +41,20 @@ from .unfold import ZERO, as_plan, first_column, fold, gather, make_plan, matrix
 
 # --- one block of images, one thread ----------------------------------------------------------------------------------
 
-@njit(cache=True)
-def _by_shift(w_oikk, plan_p):
+def _by_shift(w_oikk, plan, plan_p):
     """(o, c, ky, kx) -> (shift, o, (c, ty, kx)), where ky is one or the other."""
+    return _sorted(w_oikk, plan_p) if plan.shifts > 1 else w_oikk.reshape(1, plan.c_out, -1)
+
+
+@njit(cache=True)
+def _sorted(w_oikk, plan_p):
     plan = as_plan(plan_p)
     w_sok = np.empty((plan.shifts, plan.c_out, plan.c_in * plan.taps_y * plan.kw), w_oikk.dtype)
     for o in range(plan.c_out):
         for c in range(plan.c_in):
             for ky in range(plan.kh):
-                shift, ty = (0, ky) if plan.shifts == 1 else (ky, 0)
                 for kx in range(plan.kw):
-                    w_sok[shift, o, (c * plan.taps_y + ty) * plan.kw + kx] = w_oikk[o, c, ky, kx]
+                    w_sok[ky, o, c * plan.kw + kx] = w_oikk[o, c, ky, kx]
     return w_sok
 
 
@@ -170,13 +175,18 @@ def _checked(first, a, second, b):
 
 
 def _plan_for(x_shape, w_shape, y_shape, stride, padding, dilation):
-    """The plan; if y is given, its shape must be the one that x and w lead to."""
+    """The plan, and its numbers in an array; if y is given, its shape must be the one that x and w lead to."""
+    return _planned(x_shape, w_shape, y_shape, tuple(stride), tuple(padding), tuple(dilation))
+
+
+@lru_cache(maxsize=512)
+def _planned(x_shape, w_shape, y_shape, stride, padding, dilation):
     plan = make_plan(x_shape, w_shape, _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1))
     wanted = (plan.images, plan.c_out, plan.h_out, plan.w_out)
     if y_shape is not None and y_shape != wanted:
         raise ValueError(f"y_nohw {y_shape}: x {x_shape} and w {w_shape} with stride {stride}, padding {padding}, dilation "
                          f"{dilation} make {wanted}")
-    return plan
+    return plan, np.array(plan, np.int64)
 
 
 def _run(body, plan, plan_p, x_nihw, w, y_nohw):
@@ -198,15 +208,14 @@ def conv2d_forward_cpu(x_nihw, w_oikk, stride, padding, dilation):
     x_nihw, w_oikk = _checked("x_nihw", x_nihw, "w_oikk", w_oikk)
     if x_nihw.shape[1] != w_oikk.shape[1]:
         raise ValueError(f"x_nihw {x_nihw.shape} has {x_nihw.shape[1]} channels, w_oikk {w_oikk.shape} wants {w_oikk.shape[1]}")
-    plan = _plan_for(x_nihw.shape, w_oikk.shape, None, stride, padding, dilation)
+    plan, plan_p = _plan_for(x_nihw.shape, w_oikk.shape, None, stride, padding, dilation)
     y_nohw = np.empty((plan.images, plan.c_out, plan.h_out, plan.w_out), x_nihw.dtype)
     if not x_nihw.size or not w_oikk.size:
         y_nohw[...] = 0                     # sums of nothing
     elif fast := winograd.tiling(plan):
         winograd.conv2d(fast, x_nihw, w_oikk, y_nohw)
     else:
-        plan_p = np.array(plan, np.int64)
-        _run(_forward, plan, plan_p, x_nihw, _by_shift(w_oikk, plan_p), y_nohw)
+        _run(_forward, plan, plan_p, x_nihw, _by_shift(w_oikk, plan, plan_p), y_nohw)
     return y_nohw
 
 
@@ -217,15 +226,14 @@ def conv_transpose2d_forward_cpu(y_nohw, w_oikk, stride, padding, dilation, size
     """
     y_nohw, w_oikk = _checked("y_nohw", y_nohw, "w_oikk", w_oikk)
     x_shape = (y_nohw.shape[0], w_oikk.shape[1], *_pair("size", size, 1))
-    plan = _plan_for(x_shape, w_oikk.shape, y_nohw.shape, stride, padding, dilation)
+    plan, plan_p = _plan_for(x_shape, w_oikk.shape, y_nohw.shape, stride, padding, dilation)
     x_nihw = np.empty(x_shape, y_nohw.dtype)
     if not y_nohw.size or not w_oikk.size:
         x_nihw[...] = 0
     elif fast := winograd.tiling(plan):
         winograd.conv_transpose2d(fast, x_nihw, w_oikk, y_nohw)
     else:
-        plan_p = np.array(plan, np.int64)
-        _run(_transpose, plan, plan_p, x_nihw, _by_shift(w_oikk, plan_p), y_nohw)
+        _run(_transpose, plan, plan_p, x_nihw, _by_shift(w_oikk, plan, plan_p), y_nohw)
     return x_nihw
 
 
@@ -233,7 +241,7 @@ def conv2d_weight_grad_forward_cpu(x_nihw, y_nohw, stride, padding, dilation, ke
     """w_oikk, with (kh, kw) = `kernel_size`: the gradient of conv2d with respect to w, for the cotangent y."""
     x_nihw, y_nohw = _checked("x_nihw", x_nihw, "y_nohw", y_nohw)
     w_shape = (y_nohw.shape[1], x_nihw.shape[1], *_pair("kernel_size", kernel_size, 1))
-    plan = _plan_for(x_nihw.shape, w_shape, y_nohw.shape, stride, padding, dilation)
+    plan, plan_p = _plan_for(x_nihw.shape, w_shape, y_nohw.shape, stride, padding, dilation)
     w_oikk = np.empty(w_shape, x_nihw.dtype)
     if not x_nihw.size or not y_nohw.size:
         w_oikk[...] = 0
@@ -241,7 +249,6 @@ def conv2d_weight_grad_forward_cpu(x_nihw, y_nohw, stride, padding, dilation, ke
     if fast := winograd.tiling(plan):
         winograd.conv2d_weight_grad(fast, x_nihw, w_oikk, y_nohw)
         return w_oikk
-    plan_p = np.array(plan, np.int64)
     w_qok = np.empty((plan.parts * plan.shifts, plan.c_out, plan.c_in * plan.taps_y * plan.kw), x_nihw.dtype)
     _run(_weight, plan, plan_p, x_nihw, w_qok, y_nohw)
     _sum_parts(w_qok, plan_p, w_oikk)
@@ -257,7 +264,7 @@ PARTS = 32          # blocks that share such a sum, at most
 
 def _geometry(x_shape, w_shape, y_shape, stride, padding, dilation):
     """The Geometry of conv.cu; ValueError if the shapes do not fit together."""
-    plan = _plan_for(x_shape, w_shape, y_shape, stride, padding, dilation)
+    plan, _ = _plan_for(x_shape, w_shape, y_shape, stride, padding, dilation)
     if w_shape[1] != x_shape[1]:
         raise ValueError(f"x_nihw {x_shape} has {x_shape[1]} channels, w_oikk {w_shape} wants {w_shape[1]}")
     return plan, [*x_shape, w_shape[0], *w_shape[2:], plan.h_out, plan.w_out, *stride, *padding, *dilation]
