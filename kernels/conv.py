@@ -37,7 +37,7 @@ from . import blas, winograd
 from .device_array import dense_copy, empty, launch_each, launch_gemm, launch_sums
 from .threads import address_of, call
 from .transpose import transpose
-from .unfold import ZERO, as_plan, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
+from .unfold import ZERO, as_plan, empty_rows, first_column, fold, gather, make_plan, matrix, scatter, unfold, unfold_rows
 
 # --- one block of images, one thread ----------------------------------------------------------------------------------
 
@@ -67,6 +67,7 @@ def _image(flat, n, channels, area):
 @njit(cache=True)
 def _forward(t, workers, plan_p, x_flat, w_sok, y_flat, cols_flat, block_flat):
     plan = as_plan(plan_p)
+    sorted_rows = empty_rows(plan, w_sok.dtype)
     for n0 in range(t * plan.block, plan.images, workers * plan.block):
         n1 = min(n0 + plan.block, plan.images)
         images, length = n1 - n0, (n1 - n0) * plan.h_out * plan.w_out
@@ -74,7 +75,7 @@ def _forward(t, workers, plan_p, x_flat, w_sok, y_flat, cols_flat, block_flat):
         if plan.plain:
             cols = _image(x_flat, n0, plan.c_in, length)
         else:
-            unfold(x_flat, n0, n1, plan, cols)
+            unfold(x_flat, n0, n1, plan, sorted_rows, cols)
         y_ol = _image(y_flat, n0, plan.c_out, length) if images == 1 else matrix(block_flat, plan.c_out, length)
         for shift in range(plan.shifts):
             at = first_column(shift, images, plan)
@@ -108,6 +109,7 @@ def _transpose(t, workers, plan_p, x_flat, w_sok, y_flat, cols_flat, block_flat)
 def _weight(t, workers, plan_p, x_flat, w_qok, y_flat, cols_flat, block_flat):
     """Partial sums w_qok[(part, shift), o, (c, ty, kx)], each over the same images whatever the number of workers."""
     plan = as_plan(plan_p)
+    sorted_rows = empty_rows(plan, w_qok.dtype)
     blocks = (plan.images + plan.block - 1) // plan.block
     for part in range(t, plan.parts, workers):
         first, last = part * blocks // plan.parts, (part + 1) * blocks // plan.parts
@@ -121,7 +123,7 @@ def _weight(t, workers, plan_p, x_flat, w_qok, y_flat, cols_flat, block_flat):
                 blas.gemm(_image(y_flat, n0, plan.c_out, length), pixels, beta, w_qok[part])
                 continue
             rows = matrix(cols_flat, plan.phases * plan.rows * images * plan.w_out, w_qok.shape[2])
-            unfold_rows(x_flat, n0, n1, plan, rows)
+            unfold_rows(x_flat, n0, n1, plan, sorted_rows, rows)
             y_ol = _image(y_flat, n0, plan.c_out, length) if images == 1 else matrix(block_flat, plan.c_out, length)
             if images > 1:
                 gather(y_flat, n0, n1, plan, y_ol)

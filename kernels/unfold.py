@@ -200,10 +200,17 @@ def _merge(rows, n0, n1, c, plan, x_flat):
 # --- sorted rows and columns ------------------------------------------------------------------------------------------
 
 @njit(cache=True)
-def unfold(x_flat, n0, n1, plan, cols):
+def empty_rows(plan, dtype):
+    """Room for the sorted rows of a block of images, one channel at a time. `unfold` never writes to the border's zeros."""
+    return np.zeros(plan.height * plan.block * plan.stride_x * plan.pitch, dtype)
+
+
+@njit(cache=True)
+def unfold(x_flat, n0, n1, plan, pixels, cols):
     """cols[(c, ty, kx), (phase, row, n, j)] = the pixels of images n0..n1; zero in the border."""
     images, step = n1 - n0, plan.stride_x * plan.pitch
-    pixels = np.zeros(plan.height * images * step, cols.dtype)
+    if images < plan.block:
+        pixels[:] = 0       # the last images lie elsewhere
     cols_flat = cols.reshape(cols.size)
     for c in range(plan.c_in):
         _sort(x_flat, n0, n1, c, plan, plan.stride_x, pixels)
@@ -243,10 +250,11 @@ def fold(cols, n0, n1, plan, x_flat):
 
 
 @njit(cache=True)
-def unfold_rows(x_flat, n0, n1, plan, rows):
+def unfold_rows(x_flat, n0, n1, plan, pixels, rows):
     """rows[(phase, row, n, j), (c, ty, kx)]: the transpose of `unfold`, whose runs are the horizontal taps of one position."""
     images, step = n1 - n0, plan.stride_x * plan.pitch
-    pixels = np.zeros(plan.height * images * step, rows.dtype)
+    if images < plan.block:
+        pixels[:] = 0
     rows_flat, pitch, stride = rows.reshape(rows.size), _u(rows.shape[1]), _u(plan.stride_x)
     for c in range(plan.c_in):
         _sort(x_flat, n0, n1, c, plan, np.int64(1), pixels)      # unsorted, that is
