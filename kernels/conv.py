@@ -149,12 +149,16 @@ def _sum_parts(w_qok, plan_p, w_oikk):
     for part in range(np.uintp(1), np.uintp(plan.parts)):
         for l in range(size):
             flat[l] += flat[part * size + l]
+    if plan.shifts == 1:
+        w_flat = w_oikk.reshape(w_oikk.size)
+        for l in range(size):
+            w_flat[l] = flat[l]
+        return
     for o in range(plan.c_out):
         for c in range(plan.c_in):
             for ky in range(plan.kh):
-                shift, ty = (0, ky) if plan.shifts == 1 else (ky, 0)
                 for kx in range(plan.kw):
-                    w_oikk[o, c, ky, kx] = w_qok[shift, o, (c * plan.taps_y + ty) * plan.kw + kx]
+                    w_oikk[o, c, ky, kx] = w_qok[ky, o, c * plan.kw + kx]
 
 
 # --- the public names -------------------------------------------------------------------------------------------------
