@@ -100,7 +100,8 @@ def zeros(shape, dtype):
 def outside_the_sweeps(vw_gd, e_tng, h_tnd, w_gd):
     """The products of a double backward that wait for no sweep: h vU^T, e U, and e vU; without a vw two of them are zeros.
 
-    As in `scan.py`: h are the states before each step, e what the backward sweep multiplies by U.
+    h (T, N, D) are the states before each step, e (T, N, G) what the backward sweep multiplies by U. On the CPU each step does
+    its part of them; here one large product is faster than many small ones.
     """
     eu_tnd = times(e_tng, w_gd)
     if vw_gd is None:
