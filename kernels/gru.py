@@ -124,7 +124,6 @@ def _panels(w_gd, dtype):
     return panels(w_gd.T), *map(panels, rz_and_last(w_gd))
 
 
-
 @njit(**CELL)
 def _cell_tangent(vu, v, vbias, gates, h, vh, vgates, vh_next):
     """The forward step's tangents."""

@@ -127,7 +127,6 @@ def _panels(w_gd, dtype):
     return [p for part in rz_and_last(w_gd) for p in panels_both_ways(part, dtype)]
 
 
-
 @njit(**CELL)
 def _cell_tangent_rz(vu, v, vbias, gates, h, vh, vgates, p, vp):
     """vr, vz, vp, and p once more."""

@@ -106,23 +106,6 @@ def address_of(body, real, *arguments):
     return _addresses[body, real]
 
 
-_in_any_order: set = set()
-
-
-def in_any_order(function, first, *others):
-    """function(first, *others): an @njit function that writes to the last of its arrays only; the others may be read-only."""
-    if (function, first.dtype) not in _in_any_order and not numba.config.DISABLE_JIT:
-        kinds = [numba.typeof(a) for a in (first, *others)]
-        arrays = [i for i, kind in enumerate(kinds) if isinstance(kind, numba.types.Array)]
-        for i in arrays:
-            kinds[i] = kinds[i].copy(layout="A" if kinds[i].ndim > 1 else "C", readonly=i != arrays[-1])
-        function.disable_compile(False)
-        function.compile(tuple(kinds))
-        function.disable_compile()
-        _in_any_order.add((function, first.dtype))
-    return function(first, *others)
-
-
 def call(address, *arguments):
     """Call what `address_of` found, from compiled code, with arguments of exactly those types. It must not raise."""
     address(*arguments)
@@ -145,3 +128,22 @@ def _call_compiled(address, *arguments):
     def compiled(address, *arguments):
         _call(address, arguments)
     return compiled
+
+
+# --- one version for all orders in memory ------------------------------------------------------------------------------
+
+_in_any_order: set = set()
+
+
+def in_any_order(function, first, *others):
+    """function(first, *others): an @njit function that writes to the last of its arrays only; the others may be read-only."""
+    if (function, first.dtype) not in _in_any_order and not numba.config.DISABLE_JIT:
+        kinds = [numba.typeof(a) for a in (first, *others)]
+        arrays = [i for i, kind in enumerate(kinds) if isinstance(kind, numba.types.Array)]
+        for i in arrays:
+            kinds[i] = kinds[i].copy(layout="A" if kinds[i].ndim > 1 else "C", readonly=i != arrays[-1])
+        function.disable_compile(False)
+        function.compile(tuple(kinds))
+        function.disable_compile()
+        _in_any_order.add((function, first.dtype))
+    return function(first, *others)
